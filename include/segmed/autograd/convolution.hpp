@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <segmed/autograd/features.hpp>
+#include <segmed/backend/convolution.hpp>
+#include <segmed/tensor/reduce.hpp>
+
+namespace segmed {
+
+/// A kernel's geometry, in the order of the spatial axes (depth, height, width or height, width).
+template <std::size_t Dim>
+struct ConvGeometry {
+  std::array<Index, Dim> kernel, stride, padding, dilation;
+  Index groups = 1;
+
+  /// The same number on every axis; `padding` -1 keeps the extent at stride 1.
+  static ConvGeometry cubic(Index kernel, Index stride = 1, Index padding = -1, Index dilation = 1,
+                            Index groups = 1) {
+    ConvGeometry g;
+    g.kernel.fill(kernel), g.stride.fill(stride), g.dilation.fill(dilation);
+    g.padding.fill(padding >= 0 ? padding : (kernel - 1) * dilation / 2);
+    g.groups = groups;
+    return g;
+  }
+  Window window() const {
+    Window w;
+    for (std::size_t a = 0; a < Dim; ++a) {
+      const std::size_t to = a + 3 - Dim;
+      w.kernel[to] = kernel[a], w.stride[to] = stride[a];
+      w.padding[to] = padding[a], w.dilation[to] = dilation[a];
+    }
+    w.groups = groups;
+    return w;
+  }
+};
+
+template <class T>
+struct ChannelSum {  // one item per row
+  Incoming<T> g;
+  SEGMED_HD void operator()(Index, Index row, double* sums) const {
+    const Grid& grid = g.view.grid;
+    for (Index c = 0; c < grid.channels; ++c) sums[c] += double(g(grid.at(row, c)));
+  }
+};
+template <class W>
+struct AddSums {
+  const double* from;
+  W* into;
+  SEGMED_HD void operator()(Index i) const { into[i] += W(from[i]); }
+};
+template <FeatureMap F>
+void pull_bias(const Incoming<typename F::value_type>& g,
+               ParamState<typename F::Wide, typename F::device>& bias) {
+  using D = typename F::device;
+  const Grid grid = g.view.grid;
+  const auto sums = reduce<D>(1, grid.rows(), grid.channels, ChannelSum<typename F::value_type>{g});
+  D::launch(grid.channels, AddSums<typename F::Wide>{sums.read(), bias.grad.write()});
+}
+
+/// Convolution with zero padding. Reads sources on load and sums moments on store, so neither a
+/// normalisation before nor one after it costs a pass over the voxels.
+///
+///   shapes   x (N, spatial..., Ci); weight (taps, Ci / groups, Co); bias (Co) or empty
+///   throws   ShapeError when channels, groups or weights do not fit
+template <FeatureMap F>
+F conv(const F& x, const typename F::P& weight, const typename F::P& bias,
+       const ConvGeometry<F::dim>& geometry) {
+  using T = typename F::value_type;
+  using D = typename F::device;
+  Window w = geometry.window();
+  w.fine = x.grid();
+  const auto shrunk = [&](int a, Index extent) {
+    const Index reach = (w.kernel[a] - 1) * w.dilation[a] + 1;
+    require(extent + 2 * w.padding[a] >= reach, "conv", "input ", w.fine,
+            " is smaller than the kernel, which covers ", reach, " voxels");
+    return (extent + 2 * w.padding[a] - reach) / w.stride[a] + 1;
+  };
+  const Index taken = w.taps() * w.fine.channels / w.groups;
+  require(w.groups > 0 && w.fine.channels % w.groups == 0 && weight.size() % taken == 0, "conv",
+          "input ", w.fine, " has ", w.fine.channels, " channels in ", w.groups,
+          " groups; the weight has ", weight.size(), " numbers, no multiple of ", taken);
+  w.coarse = {w.fine.cases, shrunk(0, w.fine.depth), shrunk(1, w.fine.height),
+              shrunk(2, w.fine.width), weight.size() / taken};
+  require(bias.empty() || bias.size() == w.coarse.channels, "conv", "the weight gives ",
+          w.coarse.channels, " channels, the bias has ", bias.size());
+  require(w.coarse.channels % w.groups == 0, "conv", w.coarse.channels,
+          " output channels do not divide into ", w.groups, " groups");
+  const bool weights = weight.trained(), inputs = x.tracked();
+  F y(w.coarse, weights || inputs);
+  Dense<T, D>& raw = y.dense();
+  raw.moments = Storage<double, D>(2 * w.coarse.pairs());
+  Feed<T> in;
+  in.values = x.reader();
+  Sink<T> out;
+  out.out[0] = raw.value.write(), out.grid[0] = w.coarse, out.moments = raw.moments.write();
+  if (!bias.empty()) out.bias = bias.value().read();
+  gather<D>(w, in, weight.value().read(), out);
+  Uses uses;
+  if (weights) uses.push_back(weight.state());
+  if (weights && !bias.empty()) uses.push_back(bias.state());
+  record_map(y, uses,
+             [=, weight = weight.state(),
+              bias = bias.empty() ? nullptr : bias.state()](const Incoming<T>& g) {
+               Feed<T> incoming, values;
+               incoming.gradient = g, incoming.is_gradient = true;
+               values.values = x.reader();
+               if (weights) weigh<D>(w, values, incoming, weight->grad.write());
+               if (weights && bias) pull_bias<F>(g, *bias);
+               if (inputs) scatter<D>(w, incoming, weight->value.read(), x.gradient_sink());
+             });
+  return y;
+}
+
+/// Transposed convolution: the adjoint of `conv` with the same geometry.
+///
+///   shapes   x (N, spatial..., Ci); weight (taps, Co / groups, Ci); bias (Co) or empty;
+///            result extents (extent - 1) * stride - 2 * padding + reach of the kernel
+template <FeatureMap F>
+F transposed_conv(const F& x, const typename F::P& weight, const typename F::P& bias,
+                  const ConvGeometry<F::dim>& geometry) {
+  using T = typename F::value_type;
+  using D = typename F::device;
+  Window w = geometry.window();
+  w.coarse = x.grid();
+  const auto grown = [&](int a, Index extent) {
+    return (extent - 1) * w.stride[a] - 2 * w.padding[a] + (w.kernel[a] - 1) * w.dilation[a] + 1;
+  };
+  const Index taken = w.taps() * w.coarse.channels;
+  require(weight.size() % taken == 0 && w.coarse.channels % w.groups == 0, "transposed_conv",
+          "input ", w.coarse, " has ", w.coarse.channels, " channels in ", w.groups,
+          " groups; the weight has ", weight.size(), " numbers, no multiple of ", taken);
+  w.fine = {w.coarse.cases, grown(0, w.coarse.depth), grown(1, w.coarse.height),
+            grown(2, w.coarse.width), weight.size() / taken * w.groups};
+  require(w.fine.voxels() > 0, "transposed_conv", "input ", w.coarse, " leaves no voxel");
+  require(bias.empty() || bias.size() == w.fine.channels, "transposed_conv", "the weight gives ",
+          w.fine.channels, " channels, the bias has ", bias.size());
+  const bool weights = weight.trained(), inputs = x.tracked();
+  F y(w.fine, weights || inputs);
+  Dense<T, D>& raw = y.dense();
+  raw.moments = Storage<double, D>(2 * w.fine.pairs());
+  Feed<T> in;
+  in.values = x.reader();
+  Sink<T> out;
+  out.out[0] = raw.value.write(), out.grid[0] = w.fine, out.moments = raw.moments.write();
+  if (!bias.empty()) out.bias = bias.value().read();
+  scatter<D>(w, in, weight.value().read(), out);
+  Uses uses;
+  if (weights) uses.push_back(weight.state());
+  if (weights && !bias.empty()) uses.push_back(bias.state());
+  record_map(y, uses,
+             [=, weight = weight.state(),
+              bias = bias.empty() ? nullptr : bias.state()](const Incoming<T>& g) {
+               Feed<T> incoming, values;
+               incoming.gradient = g, incoming.is_gradient = true;
+               values.values = x.reader();
+               if (weights) weigh<D>(w, incoming, values, weight->grad.write());
+               if (weights && bias) pull_bias<F>(g, *bias);
+               if (inputs) gather<D>(w, incoming, weight->value.read(), x.gradient_sink());
+             });
+  return y;
+}
+
+}  // namespace segmed

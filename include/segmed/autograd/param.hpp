@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <segmed/autograd/tape.hpp>
+#include <segmed/core/random.hpp>
+#include <segmed/tensor/storage.hpp>
+
+namespace segmed {
+
+/// How a parameter starts: a constant, or normal numbers of a deviation.
+struct Init {
+  double constant = 0;
+  double deviation = 0;
+};
+
+template <class W, Device D>
+struct ParamState : ParamUse {
+  Storage<W, D> value, grad;
+
+  /// What `make` derives from the values (packed, transposed, rounded), made anew once they have
+  /// been written.
+  template <class Make>
+  const Storage<W, D>& derived(Make make) {
+    if (cache_of_ != value.version()) {
+      cache_ = make(value);
+      cache_of_ = value.version();
+    }
+    return cache_;
+  }
+
+ private:
+  Storage<W, D> cache_;
+  std::uint64_t cache_of_ = 0;
+};
+
+/// Trainable numbers, in the wide type and without a rank: the layer that owns them knows what they
+/// mean. Copies are deep; assignment writes the values and leaves the owner's Group as it is.
+template <class W, Device D>
+class Param {
+ public:
+  using value_type = W;
+  using device = D;
+  using State = ParamState<W, D>;
+
+  explicit Param(Index size = 0, Init init = {})
+      : state_(std::make_shared<State>()), init_(init), size_(size) {
+    state_->value = Storage<W, D>(size, Uninitialized{});
+    initialize(0, "");
+  }
+  Param(const Param& other)
+      : state_(Mode::current().alias ? other.state_ : std::make_shared<State>()),
+        init_(other.init_),
+        size_(other.size_) {
+    if (state_ != other.state_) {
+      state_->value = other.value().clone();
+      state_->name = other.state_->name;
+    }
+  }
+  Param& operator=(const Param& other) {
+    if (this == &other) return *this;
+    if (other.size() != size()) return *this = Param(other);
+    D::copy(state_->value.write(), other.value().read(), sizeof(W) * std::size_t(size_));
+    return *this;
+  }
+  Param(Param&&) noexcept = default;
+  Param& operator=(Param&&) noexcept = default;
+  ~Param() = default;
+
+  Index size() const { return size_; }
+  bool empty() const { return size_ == 0; }
+  Storage<W, D>& value() { return state_->value; }
+  const Storage<W, D>& value() const { return state_->value; }
+  Storage<W, D>& grad() const { return state_->grad; }
+  const std::shared_ptr<State>& state() const { return state_; }
+  /// Whether an op that uses it now must bring it a gradient.
+  bool trained() const { return size_ > 0 && Mode::current().record && Mode::current().weights; }
+
+  /// Starts anew from (seed, path): neither the order of construction nor threads play a part.
+  void initialize(std::uint64_t seed, std::string_view path) {
+    std::vector<W> values(std::size_t(size_), W(init_.constant));
+    const std::uint64_t key = hash_of(path);
+    const Philox random{seed ^ (key & 0xFFFFFFFF00000000u), Purpose::initialize,
+                        std::uint32_t(key)};
+    if (init_.deviation > 0)
+      for (std::size_t i = 0; i < values.size(); ++i)
+        values[i] += W(init_.deviation * double(random.normal(Index(i))));
+    state_->value.assign(values);
+  }
+
+ private:
+  std::shared_ptr<State> state_;
+  Init init_;
+  Index size_;
+};
+
+/// Numbers that a module keeps beside its parameters: running statistics. Saved and averaged with a
+/// teacher, never trained.
+template <class W, Device D>
+class Buffer {
+ public:
+  explicit Buffer(Index size = 0, W fill = 0) : value_(size, fill) {}
+  Buffer(const Buffer& other)
+      : value_(Mode::current().alias ? other.value_ : other.value_.clone()) {}
+  Buffer& operator=(const Buffer& other) {
+    if (this == &other) return *this;
+    require(other.size() == size(), "Buffer", "size ", other.size(), " cannot replace ", size());
+    D::copy(value_.write(), other.value_.read(), sizeof(W) * std::size_t(size()));
+    return *this;
+  }
+  Buffer(Buffer&&) noexcept = default;
+  Buffer& operator=(Buffer&&) noexcept = default;
+  ~Buffer() = default;
+
+  Index size() const { return value_.size(); }
+  /// Writable through a const module, because a forward pass updates statistics.
+  Storage<W, D>& running() const { return value_; }
+
+ private:
+  mutable Storage<W, D> value_;
+};
+
+}  // namespace segmed

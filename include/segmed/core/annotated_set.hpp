@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <segmed/core/config.hpp>
+
+namespace segmed {
+
+/// A voxel with this label takes part in no loss and no metric.
+inline constexpr std::uint8_t ignored = 255;
+
+/// The classes that somebody looked for in one case. A class in the set and without a voxel is
+/// absent; a class outside of the set may be anywhere. Background (0) is always in it.
+struct AnnotatedSet {
+  std::uint64_t words[4] = {1, 0, 0, 0};  // 256 classes, as many as a label has values
+
+  SEGMED_HD bool has(Index c) const { return (words[c / 64] >> (c % 64) & 1) != 0; }
+  AnnotatedSet with(Index c) const {
+    AnnotatedSet set = *this;
+    set.words[c / 64] |= std::uint64_t{1} << (c % 64);
+    return set;
+  }
+  AnnotatedSet without(Index c) const {
+    AnnotatedSet set = *this;
+    if (c != 0) set.words[c / 64] &= ~(std::uint64_t{1} << (c % 64));
+    return set;
+  }
+  /// Number of annotated foreground classes.
+  Index count() const {
+    Index total = -1;
+    for (Index c = 0; c < 256; ++c) total += has(c) ? 1 : 0;
+    return total;
+  }
+  /// No foreground class: an unlabelled case.
+  bool none() const { return count() == 0; }
+
+  /// Classes 0 to classes - 1.
+  static AnnotatedSet all(Index classes) {
+    AnnotatedSet set;
+    for (Index c = 1; c < classes; ++c) set = set.with(c);
+    return set;
+  }
+  friend bool operator==(const AnnotatedSet&, const AnnotatedSet&) = default;
+};
+
+}  // namespace segmed

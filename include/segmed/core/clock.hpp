@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <cmath>
+
+#include <segmed/core/random.hpp>
+
+namespace segmed {
+
+/// What changes from step to step. Kernels read it through a pointer, so that a captured graph
+/// replays with new values.
+struct Ticks {
+  std::uint64_t seed = 0;
+  std::uint32_t step = 0;
+  float progress = 0;  // of the budget, 0 to 1
+  float ramp = 0;      // 0 to 1 over the first 40 % of the budget
+  float rate = 0;      // what the optimizer multiplies gradients with
+};
+
+/// exp(-5 (1 - t)^2), the usual warm-up of consistency terms.
+///
+///   source   Laine & Aila, Temporal ensembling, 2017, arXiv:1610.02242, section 2
+inline float sigmoid_ramp(float progress, float length = 0.4f) {
+  const float rest = progress < length ? 1 - progress / length : 0;
+  return std::exp(-5 * rest * rest);
+}
+
+/// A weight that a kernel looks up when it runs: `now.clock.ramp(0.1f) * loss`.
+struct Ramp {
+  const Ticks* ticks;
+  float weight;
+  SEGMED_HD float operator()() const { return weight * ticks->ramp; }
+};
+
+/// Where the random ops of this thread stand. The n-th op of a step draws from stream n: a teacher
+/// and a student, or two views of one case, never share bits, and a replay that puts `stream` back
+/// repeats them.
+struct Draws {
+  std::uint64_t seed = 0;
+  std::uint32_t step = 0;
+  std::uint32_t stream = 0;
+
+  static Draws& current() {
+    thread_local Draws draws;
+    return draws;
+  }
+  static Philox next(Purpose purpose) {
+    Draws& now = current();
+    return {now.seed, purpose, now.stream++, now.step};
+  }
+};
+
+}  // namespace segmed

@@ -1,0 +1,119 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <functional>
+#include <memory>
+
+#include <segmed/nn/network.hpp>
+
+namespace segmed {
+
+/// Any network behind one type: chosen at run time, copied deeply, trained, saved and averaged like
+/// every other module. The command line erases here, once, so that everything above is compiled for
+/// one network only.
+template <FeatureMap F>
+class AnyNetwork {
+ public:
+  using Features = F;
+  using P = typename F::P;
+  using B = Buffer<typename F::Wide, typename F::device>;
+
+  // The exclusion stands first: asking for Network<AnyNetwork> would ask for this constructor
+  // again.
+  template <class N>
+  requires(!std::same_as<N, AnyNetwork> && Network<N>) AnyNetwork(N net)
+      : held_(std::make_unique<Holder<N>>(std::move(net))) {}
+  AnyNetwork(const AnyNetwork& other) : held_(other.held_->clone()) {}
+  /// With the same network inside only the values change hands, so that a Group stays as it is.
+  AnyNetwork& operator=(const AnyNetwork& other) {
+    if (this != &other && (!held_ || !held_->assign(*other.held_))) held_ = other.held_->clone();
+    return *this;
+  }
+  AnyNetwork(AnyNetwork&&) noexcept = default;
+  AnyNetwork& operator=(AnyNetwork&&) noexcept = default;
+  ~AnyNetwork() = default;
+
+  F operator()(const F& x) const { return held_->call(x); }
+  F features(const F& x) const { return held_->features(x); }
+  F classify(const F& x) const { return held_->classify(x); }
+  std::vector<F> outputs(const F& x) const { return held_->outputs(x); }
+  /// Whether `features` and `classify` may be called.
+  bool splits() const { return held_->splits(); }
+
+  /// Shows what the network inside shows, under the same paths.
+  template <class Visit>
+  void visit_all(Role here, const std::string& path, Visit&& f) {
+    held_->each(
+        here, path, [&](const std::string& name, P& p, Role role) { f(name, p, role); },
+        [&](const std::string& name, B& b, Role role) { f(name, b, role); });
+  }
+  template <class Visit>
+  void visit_all(Role here, const std::string& path, Visit&& f) const {
+    held_->each(
+        here, path,
+        [&](const std::string& name, P& p, Role role) { f(name, std::as_const(p), role); },
+        [&](const std::string& name, B& b, Role role) { f(name, std::as_const(b), role); });
+  }
+  static void members(auto& self, auto&& visit) { visit("net", self); }
+
+ private:
+  struct Held {
+    using OnParam = std::function<void(const std::string&, P&, Role)>;
+    using OnBuffer = std::function<void(const std::string&, B&, Role)>;
+    virtual ~Held() = default;
+    virtual F call(const F&) const = 0;
+    virtual F features(const F&) const = 0;
+    virtual F classify(const F&) const = 0;
+    virtual std::vector<F> outputs(const F&) const = 0;
+    virtual bool splits() const = 0;
+    virtual std::unique_ptr<Held> clone() const = 0;
+    virtual bool assign(const Held&) = 0;
+    virtual const void* type() const = 0;
+    virtual void each(Role, const std::string&, const OnParam&, const OnBuffer&) = 0;
+  };
+  template <class N>
+  struct Holder final : Held {
+    N net;
+    explicit Holder(N n) : net(std::move(n)) {}
+    F call(const F& x) const override { return net(x); }
+    F features(const F& x) const override {
+      if constexpr (SplitNetwork<N>) return net.features(x);
+      fail<Error>("AnyNetwork", "this network shows no decoder features");
+    }
+    F classify(const F& x) const override {
+      if constexpr (SplitNetwork<N>) return net.classify(x);
+      fail<Error>("AnyNetwork", "this network shows no decoder features");
+    }
+    std::vector<F> outputs(const F& x) const override {
+      if constexpr (DeepNetwork<N>)
+        return net.outputs(x);
+      else
+        return {net(x)};
+    }
+    bool splits() const override { return SplitNetwork<N>; }
+    std::unique_ptr<Held> clone() const override { return std::make_unique<Holder>(net); }
+    bool assign(const Held& other) override {
+      if (other.type() != type()) return false;
+      net = static_cast<const Holder&>(other).net;
+      return true;
+    }
+    const void* type() const override {
+      static const char tag = 0;
+      return &tag;
+    }
+    void each(Role here, const std::string& path, const typename Held::OnParam& on_param,
+              const typename Held::OnBuffer& on_buffer) override {
+      each_leaf(
+          net,
+          [&](const std::string& name, auto& leaf, Role role) {
+            if constexpr (IsParam<decltype(leaf)>)
+              on_param(name, leaf, role);
+            else
+              on_buffer(name, leaf, role);
+          },
+          path, here);
+    }
+  };
+  std::unique_ptr<Held> held_;
+};
+
+}  // namespace segmed

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <segmed/nn/block.hpp>
+#include <segmed/nn/network.hpp>
+
+namespace segmed {
+
+/// The types of which a U-Net is made. Derive from it and name what shall be different.
+template <FeatureMap F>
+struct UNetParts {
+  using Features = F;
+  using Encoder = ConvBlock<F>;
+  using Decoder = ConvBlock<F>;
+  using Up = TransposedUp<F>;
+};
+
+template <std::size_t Dim>
+struct UNetOptions {
+  Index channels_in = 1;
+  Index classes = 2;                                 // with background
+  std::vector<Index> widths = {16, 32, 64, 128};     // channels per stage, the finest first
+  std::vector<std::array<Index, Dim>> strides = {};  // into stages 1, 2, ...; empty: 2 everywhere
+  int encoder_convs = 2, decoder_convs = 2;
+  float dropout = 0;
+  bool deep_supervision = false;  // a head at every resolution but the lowest
+  std::uint64_t seed = 1;         // of the starting weights
+
+  std::array<Index, Dim> stride(std::size_t stage) const {
+    return strides.empty() ? BlockOptions<Dim>::template filled<Dim>(2) : strides[stage - 1];
+  }
+  /// What an image's extent must be a multiple of, so that no stage needs padding.
+  std::array<Index, Dim> divisor() const {
+    auto d = BlockOptions<Dim>::template filled<Dim>(1);
+    for (std::size_t s = 1; s < widths.size(); ++s)
+      for (std::size_t a = 0; a < Dim; ++a) d[a] *= stride(s)[a];
+    return d;
+  }
+  void check() const {
+    require<ConfigError>(channels_in > 0 && classes >= 2 && !widths.empty(), "UNet", "channels_in ",
+                         channels_in, ", classes ", classes, " and ", widths.size(),
+                         " widths; give at least 1, 2 and 1");
+    require<ConfigError>(strides.empty() || strides.size() == widths.size() - 1, "UNet",
+                         widths.size(), " widths need ", widths.size() - 1, " strides, not ",
+                         strides.size());
+  }
+};
+
+/// From an image to features at every resolution, the finest first.
+template <class Parts>
+struct UNetEncoder {
+  using F = typename Parts::Features;
+  std::vector<typename Parts::Encoder> stages;
+
+  explicit UNetEncoder(const UNetOptions<F::dim>& o) {
+    for (std::size_t s = 0; s < o.widths.size(); ++s) {
+      BlockOptions<F::dim> block{.convs = o.encoder_convs, .dropout = o.dropout};
+      if (s > 0) block.stride = o.stride(s);
+      stages.emplace_back(s == 0 ? o.channels_in : o.widths[s - 1], o.widths[s], block);
+    }
+  }
+  std::vector<F> operator()(const F& image) const {
+    std::vector<F> levels;
+    for (const auto& stage : stages)
+      levels.push_back(stage(levels.empty() ? image : levels.back()));
+    return levels;
+  }
+  static void members(auto& self, auto&& visit) { visit("stages", self.stages); }
+};
+
+/// Back from the lowest resolution to the finest, with the encoder's features beside at each level.
+template <class Parts>
+struct UNetDecoder {
+  using F = typename Parts::Features;
+  std::vector<typename Parts::Up> ups;
+  std::vector<typename Parts::Decoder> stages;  // the finest first, as in the encoder
+
+  explicit UNetDecoder(const UNetOptions<F::dim>& o) {
+    for (std::size_t s = 0; s + 1 < o.widths.size(); ++s) {
+      ups.emplace_back(o.widths[s + 1], o.widths[s], o.stride(s + 1));
+      stages.emplace_back(2 * o.widths[s], o.widths[s],
+                          BlockOptions<F::dim>{.convs = o.decoder_convs, .dropout = o.dropout});
+    }
+  }
+  /// Features at every resolution but the lowest, the finest first (a net of one stage passes its
+  /// only level through).
+  std::vector<F> all(const std::vector<F>& levels) const {
+    std::vector<F> out(std::max<std::size_t>(1, stages.size()), levels.back());
+    F below = levels.back();
+    for (std::size_t s = stages.size(); s-- > 0;)
+      out[s] = below = stages[s](concat(fitted(ups[s](below), levels[s]), levels[s]));
+    return out;
+  }
+  F operator()(const std::vector<F>& levels) const { return all(levels).front(); }
+  static void members(auto& self, auto&& visit) {
+    visit("ups", self.ups);
+    visit("stages", self.stages);
+  }
+
+ private:
+  /// Where an extent was odd, the upsampled map is one voxel too long.
+  static F fitted(const F& x, const F& like) {
+    const Grid have = x.grid(), want = like.grid();
+    if (have.with_channels(0) == want.with_channels(0)) return x;
+    const Index extents[3] = {want.depth, want.height, want.width};
+    std::array<Index, F::dim> extent;
+    for (std::size_t a = 0; a < F::dim; ++a) extent[a] = extents[a + 3 - F::dim];
+    return window(x, {}, extent);
+  }
+};
+
+/// U-Net, plain or residual by its parts; strided convolutions down, any `Up` back.
+///
+///   shapes   image (N, spatial..., channels_in) of any extents; result (N, spatial..., classes)
+///   throws   ConfigError for options that do not fit
+///   source   Ronneberger et al., 2015, arXiv:1505.04597; strided convolutions instead of pooling
+///            and instance normalisation as in Isensee et al., nnU-Net, 2021
+template <class Parts>
+struct UNet {
+  using Features = typename Parts::Features;
+  using F = Features;
+  using Options = UNetOptions<F::dim>;
+  Options options;
+  UNetEncoder<Parts> encode;
+  UNetDecoder<Parts> decode;
+  Conv<F> head;
+  std::vector<Conv<F>> lower_heads;
+
+  UNet(const Options& o)
+      : options((o.check(), o)), encode(o), decode(o), head(o.widths[0], o.classes, {.kernel = 1}) {
+    for (std::size_t s = 1; o.deep_supervision && s + 1 < o.widths.size(); ++s)
+      lower_heads.emplace_back(o.widths[s], o.classes, ConvOptions{.kernel = 1});
+    initialize(*this, o.seed);
+  }
+  /// What the head reads: (N, spatial..., widths[0]).
+  F features(const F& image) const { return decode(encode(image)); }
+  F classify(const F& features) const { return head(features); }
+  F operator()(const F& image) const { return classify(features(image)); }
+  /// Logits at falling resolution; one without deep supervision.
+  std::vector<F> outputs(const F& image) const {
+    const auto levels = decode.all(encode(image));
+    std::vector<F> logits = {head(levels[0])};
+    for (std::size_t s = 0; s < lower_heads.size(); ++s)
+      logits.push_back(lower_heads[s](levels[s + 1]));
+    return logits;
+  }
+  static void members(auto& self, auto&& visit) {
+    visit("encode", self.encode);
+    visit("decode", self.decode);
+    visit("head", self.head);
+    visit("lower_heads", self.lower_heads);
+  }
+};
+
+/// A U-Net of residual encoder blocks, as nnU-Net's ResEnc presets use them.
+template <FeatureMap F>
+struct ResidualParts : UNetParts<F> {
+  using Encoder = Residual<ConvBlock<F>>;
+};
+
+}  // namespace segmed
