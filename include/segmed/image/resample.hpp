@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <limits>
+#include <type_traits>
+
+#include <segmed/backend/parallel.hpp>
+#include <segmed/image/volume.hpp>
+
+namespace segmed {
+
+/// How a value between voxels is made: from the nearest one (labels), or linearly from its eight
+/// neighbors (scans).
+enum class Interpolation { linear, nearest };
+
+/// A grid without values.
+struct VoxelGrid {
+  Extent3 extent{1, 1, 1};
+  Geometry geometry;
+};
+
+/// The grid of another spacing over the same field of view: the outer corner of the first voxel
+/// stays where it is, the spacing is exactly what was asked for, and the extent is rounded to the
+/// nearest whole voxel (so the far side may move by up to half a new voxel). A sheared grid keeps
+/// its shear.
+///
+///   units    spacing in mm along the grid's own x, y and z
+///   throws   ConfigError when a spacing is not positive or asks for more than 2^34 voxels
+inline VoxelGrid grid_of_spacing(const VoxelGrid& from, const std::array<double, 3>& spacing) {
+  VoxelGrid to = from;
+  const Eigen::Vector3d old = from.geometry.spacing();
+  std::array<double, 3> ratio{};
+  double total = 1;
+  for (std::size_t k = 0; k < 3; ++k) {
+    require<ConfigError>(std::isfinite(spacing[k]) && spacing[k] > 0, "resample", "spacing ",
+                         spacing[0], ",", spacing[1], ",", spacing[2], " mm is not positive");
+    ratio[k] = spacing[k] / old[Index(k)];
+    // The small term settles ties upward, whatever the spacing's last bits are.
+    const double extent = std::max(1.0, std::floor(double(from.extent[k]) / ratio[k] + 0.500001));
+    total *= extent;
+    require<ConfigError>(total <= 17179869184.0, "resample", "spacing ", spacing[0], ",",
+                         spacing[1], ",", spacing[2], " mm makes more than 2^34 voxels of ",
+                         from.extent[0], "x", from.extent[1], "x", from.extent[2],
+                         "; ask for larger voxels");
+    to.extent[k] = Index(extent);
+  }
+  to.geometry = from.geometry.scaled(ratio);
+  return to;
+}
+
+/// Where a target voxel's value comes from along one axis: two source voxels and the second's part.
+struct LinearTap {
+  Index low = 0, high = 0;
+  double part = 0;
+};
+
+// Rounding in the product of two affines must not make a voxel that lies on the grid read its
+// neighbor (which may be NaN), so positions this close to a voxel are on it.
+inline constexpr double on_grid = 1e-6;
+
+/// The tap at a position; false when it lies outside the field of view, which ends half a voxel
+/// beyond the first and the last voxel centers.
+inline bool linear_tap(double position, Index extent, LinearTap& tap) {
+  if (!(position >= -0.5 - on_grid && position <= double(extent) - 0.5 + on_grid)) return false;
+  const Index whole = Index(position + on_grid + 1) - 1;  // floor, since position is above -1
+  const double part = position - double(whole);
+  tap.low = std::clamp<Index>(whole, 0, extent - 1);
+  tap.part = part <= on_grid || whole < 0 ? 0 : part;
+  tap.high = std::min(tap.low + (tap.part > 0 ? 1 : 0), extent - 1);
+  if (tap.high == tap.low) tap.part = 0;
+  return true;
+}
+
+/// The nearest voxel; positions halfway go up.
+inline bool nearest_voxel(double position, Index extent, Index& voxel) {
+  if (!(position >= -0.5 - on_grid && position <= double(extent) - 0.5 + on_grid)) return false;
+  voxel = std::clamp<Index>(Index(position + 1.5 + on_grid) - 1, 0, extent - 1);
+  return true;
+}
+
+/// A computed value in the storage type; whole-number types round to the nearest.
+template <class T>
+T stored_as(double value) {
+  if constexpr (std::is_integral_v<T>) return static_cast<T>(std::nearbyint(value));
+  return static_cast<T>(value);
+}
+
+/// One interpolated value; a neighbor of weight zero is not read.
+template <class T>
+double linear_value(const T* from, const Extent3& stride, const std::array<LinearTap, 3>& taps) {
+  const auto along_x = [&](Index offset) {
+    const double low = double(from[offset + taps[0].low * stride[0]]);
+    if (taps[0].part == 0) return low;
+    const double high = double(from[offset + taps[0].high * stride[0]]);
+    return low * (1 - taps[0].part) + high * taps[0].part;
+  };
+  const auto along_y = [&](Index offset) {
+    const double low = along_x(offset + taps[1].low * stride[1]);
+    if (taps[1].part == 0) return low;
+    const double high = along_x(offset + taps[1].high * stride[1]);
+    return low * (1 - taps[1].part) + high * taps[1].part;
+  };
+  const double low = along_y(taps[2].low * stride[2]);
+  if (taps[2].part == 0) return low;
+  return low * (1 - taps[2].part) + along_y(taps[2].high * stride[2]) * taps[2].part;
+}
+
+/// What lies beyond a volume's field of view: a value of its own, or the border's values.
+enum class Beyond { outside, border };
+
+/// A volume's values on another grid in the patient, which may be turned, sheared, smaller or
+/// larger. Within half a voxel of the border the last voxel's value is continued; farther out lies
+/// `outside`. No smoothing is done before a grid becomes coarser.
+///
+///   shapes   any number of channels, each by itself
+///   throws   ShapeError for a volume that is not filled, DataError for an affine without inverse
+template <class T>
+Volume<T> resample_onto(const Volume<T>& from, const VoxelGrid& grid, Interpolation how,
+                        T outside = T{}, Beyond beyond = Beyond::outside) {
+  check_filled(from, "resample");
+  require<DataError>(from.geometry.is_valid() && grid.geometry.is_valid(), "resample",
+                     "an affine has no inverse");
+  Volume<T> to = make_volume<T>(grid.extent, grid.geometry, from.channels, outside);
+  const Geometry world_to_source{from.geometry.inverse()};
+  // Target voxel to source voxel.
+  Geometry map;
+  for (int c = 0; c < 4; ++c)
+    for (int r = 0; r < 3; ++r) {
+      map.affine(r, c) = c == 3 ? world_to_source.affine(r, 3) : 0;
+      for (int k = 0; k < 3; ++k)
+        map.affine(r, c) += world_to_source.affine(r, k) * grid.geometry.affine(k, c);
+    }
+  const Extent3 stride{from.channels, from.channels * from.extent[0],
+                       from.channels * from.extent[0] * from.extent[1]};
+  const bool linear = how == Interpolation::linear;
+  const Index rows = to.extent[1] * to.extent[2];
+  const Index grain = std::max<Index>(1, 8192 / (to.extent[0] * to.channels));
+  parallel_for(rows, grain, [&](Index first, Index last) {
+    std::array<LinearTap, 3> taps;
+    std::array<bool, 3> inside{};
+    for (Index row = first; row < last; ++row) {
+      const Eigen::Vector3d start =
+          map.to_world(0, double(row % to.extent[1]), double(row / to.extent[1]));
+      T* out = to.voxels.data() + row * to.extent[0] * to.channels;
+      for (Index x = 0; x < to.extent[0]; ++x, out += to.channels) {
+        for (std::size_t k = 0; k < 3; ++k) {
+          const double step = map.affine(int(k), 0);
+          if (x > 0 && step == 0) continue;  // as in the row's first voxel
+          double position = start[Index(k)] + step * double(x);
+          if (beyond == Beyond::border)
+            position = std::clamp(position, 0.0, double(from.extent[k] - 1));
+          inside[k] = linear ? linear_tap(position, from.extent[k], taps[k])
+                             : nearest_voxel(position, from.extent[k], taps[k].low);
+        }
+        if (!inside[0] || !inside[1] || !inside[2]) continue;
+        const T* in = from.voxels.data();
+        if (!linear) {
+          in += taps[0].low * stride[0] + taps[1].low * stride[1] + taps[2].low * stride[2];
+          std::copy_n(in, to.channels, out);
+          continue;
+        }
+        for (Index c = 0; c < to.channels; ++c)
+          out[c] = stored_as<T>(linear_value(in + c, stride, taps));
+      }
+    }
+  });
+  return to;
+}
+
+/// A volume on the grid of another volume, as for a label map that must fit its scan.
+template <class T, class U>
+Volume<T> resample_like(const Volume<T>& from, const Volume<U>& reference, Interpolation how,
+                        T outside = T{}) {
+  return resample_onto(from, VoxelGrid{reference.extent, reference.geometry}, how, outside);
+}
+
+/// A volume with another spacing over the same field of view; see grid_of_spacing for its edges.
+///
+///   units    spacing in mm along the volume's own x, y and z
+template <class T>
+Volume<T> resample(const Volume<T>& from, const std::array<double, 3>& spacing, Interpolation how) {
+  const VoxelGrid grid = grid_of_spacing({from.extent, from.geometry}, spacing);
+  // One voxel larger than the whole volume has its center beyond it.
+  return resample_onto(from, grid, how, T{}, Beyond::border);
+}
+
+}  // namespace segmed
