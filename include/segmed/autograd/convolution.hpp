@@ -56,6 +56,16 @@ void pull_bias(const Incoming<typename F::value_type>& g,
   D::launch(grid.channels, AddSums<typename F::Wide>{sums.read(), bias.grad.write()});
 }
 
+template <std::size_t Dim>
+void check_geometry(const ConvGeometry<Dim>& g, const char* who) {
+  for (std::size_t a = 0; a < Dim; ++a)
+    require<ConfigError>(
+        g.kernel[a] > 0 && g.stride[a] > 0 && g.dilation[a] > 0 && g.padding[a] >= 0, who,
+        "kernel ", g.kernel[a], ", stride ", g.stride[a], ", padding ", g.padding[a], ", dilation ",
+        g.dilation[a], " on axis ", a);
+  require<ConfigError>(g.groups > 0, who, g.groups, " groups");
+}
+
 /// Convolution with zero padding. Reads sources on load and sums moments on store, so neither a
 /// normalisation before nor one after it costs a pass over the voxels.
 ///
@@ -66,6 +76,7 @@ F conv(const F& x, const typename F::P& weight, const typename F::P& bias,
        const ConvGeometry<F::dim>& geometry) {
   using T = typename F::value_type;
   using D = typename F::device;
+  check_geometry(geometry, "conv");
   Window w = geometry.window();
   w.fine = x.grid();
   const auto shrunk = [&](int a, Index extent) {
@@ -75,8 +86,8 @@ F conv(const F& x, const typename F::P& weight, const typename F::P& bias,
     return (extent + 2 * w.padding[a] - reach) / w.stride[a] + 1;
   };
   const Index taken = w.taps() * w.fine.channels / w.groups;
-  require(w.groups > 0 && w.fine.channels % w.groups == 0 && weight.size() % taken == 0, "conv",
-          "input ", w.fine, " has ", w.fine.channels, " channels in ", w.groups,
+  require(w.fine.channels % w.groups == 0 && weight.size() > 0 && weight.size() % taken == 0,
+          "conv", "input ", w.fine, " has ", w.fine.channels, " channels in ", w.groups,
           " groups; the weight has ", weight.size(), " numbers, no multiple of ", taken);
   w.coarse = {w.fine.cases, shrunk(0, w.fine.depth), shrunk(1, w.fine.height),
               shrunk(2, w.fine.width), weight.size() / taken};
@@ -119,18 +130,20 @@ F transposed_conv(const F& x, const typename F::P& weight, const typename F::P& 
                   const ConvGeometry<F::dim>& geometry) {
   using T = typename F::value_type;
   using D = typename F::device;
+  check_geometry(geometry, "transposed_conv");
   Window w = geometry.window();
   w.coarse = x.grid();
   const auto grown = [&](int a, Index extent) {
     return (extent - 1) * w.stride[a] - 2 * w.padding[a] + (w.kernel[a] - 1) * w.dilation[a] + 1;
   };
   const Index taken = w.taps() * w.coarse.channels;
-  require(weight.size() % taken == 0 && w.coarse.channels % w.groups == 0, "transposed_conv",
-          "input ", w.coarse, " has ", w.coarse.channels, " channels in ", w.groups,
-          " groups; the weight has ", weight.size(), " numbers, no multiple of ", taken);
+  require(w.coarse.channels % w.groups == 0 && weight.size() > 0 && weight.size() % taken == 0,
+          "transposed_conv", "input ", w.coarse, " has ", w.coarse.channels, " channels in ",
+          w.groups, " groups; the weight has ", weight.size(), " numbers, no multiple of ", taken);
   w.fine = {w.coarse.cases, grown(0, w.coarse.depth), grown(1, w.coarse.height),
             grown(2, w.coarse.width), weight.size() / taken * w.groups};
-  require(w.fine.voxels() > 0, "transposed_conv", "input ", w.coarse, " leaves no voxel");
+  require(w.fine.depth > 0 && w.fine.height > 0 && w.fine.width > 0, "transposed_conv", "input ",
+          w.coarse, " leaves no voxel");
   require(bias.empty() || bias.size() == w.fine.channels, "transposed_conv", "the weight gives ",
           w.fine.channels, " channels, the bias has ", bias.size());
   const bool weights = weight.trained(), inputs = x.tracked();

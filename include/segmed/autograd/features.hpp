@@ -17,7 +17,7 @@ struct Slot {
 
 /// A scale and a shift per (case, channel) that readers apply on load, and their gradients.
 template <class W, Device D>
-struct Affine {
+struct ScaleShift {
   Storage<W, D> scale, shift;
   Storage<double, D> scale_grad, shift_grad;
 };
@@ -32,7 +32,7 @@ struct Slopes {
 /// below.
 template <class T, Device D>
 struct View {
-  std::shared_ptr<Affine<Wide<T>, D>> affine;  // none: scale 1, shift 0
+  std::shared_ptr<ScaleShift<Wide<T>, D>> affine;  // none: scale 1, shift 0
   std::shared_ptr<Slopes<Wide<T>, D>> slopes;  // none: `leak` everywhere
   Wide<T> leak = 1;                            // 1: no activation
   std::shared_ptr<Slot<T, D>>
@@ -132,7 +132,10 @@ class Features {
     return *sources_[0].raw;
   }
   const T* data() const { return dense().value.read(); }
-  T* mutable_data() { return dense().value.write(); }
+  T* mutable_data() {
+    dense().moments = {};  // they would be of other values
+    return dense().value.write();
+  }
   /// Where this plain map's gradient is added to.
   T* gradient_to_add() const { return dense().grad->sum.or_zeros(grid().size()).write(); }
   const Storage<T, D>& gradient() const { return dense().grad->sum; }
@@ -296,7 +299,9 @@ F concat(const F& a, const F& b) {
   require(a.grid().with_channels(0) == b.grid().with_channels(0), "concat", a.grid(),
           " does not lie on the grid of ", b.grid());
   const F left = a.sources().size() == 1 ? a : value(a);
-  const F right = b.sources().size() == 1 ? b : value(b);
+  F right = b.sources().size() == 1 ? b : value(b);
+  // The same map twice: a kernel that adds to both gradients at once must not meet one place twice.
+  if (left.sources()[0].grad == right.sources()[0].grad) right = applied<F>(right, nullptr);
   return pending(F({left.sources()[0], right.sources()[0]}));
 }
 

@@ -38,11 +38,13 @@ class Group {
 
  private:
   template <class M>
-  void take(M& module, const std::string& path) {
+  void take(M& net, const std::string& path) {
     each_param(
-        module, role,
+        net, role,
         [&](const std::string& name, auto& p) {
-          require<Error>(p.state()->group.expired(), "Group", name, " already belongs to a Group");
+          bool known = !p.state()->group.expired();
+          for (const auto& other : params_) known |= other == p.state();
+          require<Error>(!known, "Group", name, " already belongs to a Group");
           p.state()->name = name;
           params_.push_back(p.state());
         },
@@ -89,23 +91,22 @@ Index ema(Frozen<Slow>& slow, const Fast& fast, double keep) {
   using D = typename Fast::Features::device;
   std::vector<Storage<W, D>*> to;
   std::vector<const Storage<W, D>*> from;
+  // Parameters first: buffers between them would break the one loop.
   each_leaf(slow.module, [&](const std::string&, auto& leaf, Role) {
-    if constexpr (IsParam<decltype(leaf)>) {
-      to.push_back(&leaf.value());
-    } else {
-      to.push_back(&leaf.running());
-    }
+    if constexpr (IsParam<decltype(leaf)>) to.push_back(&leaf.value());
   });
   each_leaf(fast, [&](const std::string&, const auto& leaf, Role) {
-    if constexpr (IsParam<decltype(leaf)>) {
-      from.push_back(&leaf.value());
-    } else {
-      from.push_back(&leaf.running());
-    }
+    if constexpr (IsParam<decltype(leaf)>) from.push_back(&leaf.value());
   });
   require(to.size() == from.size(), "ema", to.size(), " parameters cannot follow ", from.size());
+  const std::size_t parameters = to.size();
+  each_buffer(slow.module, [&](const std::string&, auto& b) { to.push_back(&b.running()); });
+  each_buffer(fast, [&](const std::string&, const auto& b) { from.push_back(&b.running()); });
+  require(to.size() == from.size(), "ema", to.size() - parameters,
+          " running statistics cannot follow ", from.size() - parameters);
   Index loops = 0;
-  for (std::size_t i = 0; i < to.size(); ++loops) {
+  for (std::size_t i = 0; i < to.size();) {
+    loops += i < parameters;
     Storage<W, D>& first = *to[i];
     const W *s = first.read(), *f = from[i]->read();
     Index size = 0;
@@ -114,7 +115,8 @@ Index ema(Frozen<Slow>& slow, const Fast& fast, double keep) {
               " numbers cannot be followed by one of ", to[i]->size());
       size = Group<W, D>::padded(size) + to[i]->size();
       ++i;
-    } while (i < to.size() && to[i]->read() == s + Group<W, D>::padded(size) &&
+    } while (i < to.size() && to[i]->shares(first) && from[i]->shares(*from[i - 1]) &&
+             to[i]->read() == s + Group<W, D>::padded(size) &&
              from[i]->read() == f + Group<W, D>::padded(size));
     D::launch(size, AverageKernel<W>{first.write(), f, W(keep)});
   }

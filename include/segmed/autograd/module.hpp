@@ -14,8 +14,8 @@ struct ProbeVisit {
 /// Whatever lists its parts in `static void members(auto& self, auto&& visit)`, which calls
 /// visit("name", self.part) for each. Training, saving, counting and averaging follow from it.
 template <class M>
-concept Module = requires(M& module, ProbeVisit visit) {
-  std::remove_cvref_t<M>::members(module, visit);
+concept Module = requires(M& net, ProbeVisit visit) {
+  std::remove_cvref_t<M>::members(net, visit);
 };
 
 /// A module that is saved and averaged but never trained; wherever it is called, its weights are
@@ -49,30 +49,30 @@ concept VisitsItself = requires(M& m) {
 
 /// Calls f(path, leaf, role) for every Param and Buffer, in the order of the lists.
 template <class M, class Visit>
-void each_leaf(M& module, Visit&& f, const std::string& path = "", Role here = Role::trained) {
+void each_leaf(M& net, Visit&& f, const std::string& path = "", Role here = Role::trained) {
   using Plain = std::remove_const_t<M>;
   if constexpr (requires { Plain::frozen; }) here = Role::frozen;
   const auto below = [&](const std::string& name) {
     return path.empty() ? name : path + "." + name;
   };
   if constexpr (IsParam<M>) {
-    if (!module.empty()) f(path, module, here);  // a bias that a layer does without
+    if (!net.empty()) f(path, net, here);  // a bias that a layer does without
   } else if constexpr (IsBuffer<M>) {
-    f(path, module, here);
+    f(path, net, here);
   } else if constexpr (VisitsItself<M>) {
-    module.visit_all(here, path, f);
+    net.visit_all(here, path, f);
   } else if constexpr (Module<M>) {
-    Plain::members(module,
+    Plain::members(net,
                    [&](const std::string& name, auto& m) { each_leaf(m, f, below(name), here); });
-  } else if constexpr (requires { module.begin(); }) {
+  } else if constexpr (requires { net.begin(); }) {
     std::size_t i = 0;
-    for (auto& m : module) each_leaf(m, f, below(std::to_string(i++)), here);
+    for (auto& m : net) each_leaf(m, f, below(std::to_string(i++)), here);
   }
 }
 template <class M, class Visit>
-void each_param(M& module, Role role, Visit&& f, const std::string& path = "") {
+void each_param(M& net, Role role, Visit&& f, const std::string& path = "") {
   each_leaf(
-      module,
+      net,
       [&](const std::string& name, auto& leaf, Role here) {
         if constexpr (IsParam<decltype(leaf)>)
           if (here == role) f(name, leaf);
@@ -80,9 +80,9 @@ void each_param(M& module, Role role, Visit&& f, const std::string& path = "") {
       path);
 }
 template <class M, class Visit>
-void each_buffer(M& module, Visit&& f, const std::string& path = "") {
+void each_buffer(M& net, Visit&& f, const std::string& path = "") {
   each_leaf(
-      module,
+      net,
       [&](const std::string& name, auto& leaf, Role) {
         if constexpr (IsBuffer<decltype(leaf)>) f(name, leaf);
       },
@@ -91,16 +91,16 @@ void each_buffer(M& module, Visit&& f, const std::string& path = "") {
 
 /// Gives every parameter its starting value from (seed, its path).
 template <Module M>
-void initialize(M& module, std::uint64_t seed) {
-  each_leaf(module, [&](const std::string& path, auto& leaf, Role) {
+void initialize(M& net, std::uint64_t seed) {
+  each_leaf(net, [&](const std::string& path, auto& leaf, Role) {
     if constexpr (IsParam<decltype(leaf)>) leaf.initialize(seed, path);
   });
 }
 /// How many numbers a module trains.
 template <Module M>
-Index parameter_count(const M& module) {
+Index parameter_count(const M& net) {
   Index total = 0;
-  each_param(module, Role::trained, [&](const std::string&, const auto& p) { total += p.size(); });
+  each_param(net, Role::trained, [&](const std::string&, const auto& p) { total += p.size(); });
   return total;
 }
 

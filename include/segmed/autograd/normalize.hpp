@@ -42,7 +42,8 @@ void spread(const Source<T, D>& s) {
   const Grid grid = s.raw->grid;
   const Lane<T> lane = Features<3, T, D>::lane(*s.raw, s);
   const T* seen = s.grad->sum.read();
-  T* raw = defer ? nullptr : s.raw->grad->sum.or_zeros(grid.size()).write();
+  const bool wanted = !defer && s.raw->grad->tracked;
+  T* raw = wanted ? s.raw->grad->sum.or_zeros(grid.size()).write() : nullptr;
   double *scale = nullptr, *shift = nullptr, *slope = nullptr;
   if (s.affine) {
     scale = s.affine->scale_grad.or_zeros(grid.pairs()).write();
@@ -271,8 +272,8 @@ F normalize(const F& input, NormSets sets, const typename F::P& gain, const type
   sets.cases = grid.cases, sets.channels = grid.channels;
   require(gain.size() == grid.channels && bias.size() == grid.channels, "normalize", "input ", grid,
           " takes ", grid.channels, " gains, not ", gain.size());
-  require(grid.channels % sets.groups == 0, "normalize", sets.groups, " groups do not divide ",
-          grid.channels, " channels");
+  require(sets.groups > 0 && grid.channels % sets.groups == 0, "normalize", sets.groups,
+          " groups do not divide ", grid.channels, " channels");
   const bool fixed = running.mean && !Mode::current().training;
   const bool weights = gain.trained();
   Source<T, D> s = x.sources()[0];
@@ -285,16 +286,18 @@ F normalize(const F& input, NormSets sets, const typename F::P& gain, const type
     else
       D::launch(grid.pairs(), ChannelMoments<T>{lane, raw.moments.write()});
   }
-  s.affine = std::make_shared<Affine<W, D>>();
+  s.affine = std::make_shared<ScaleShift<W, D>>();
   s.affine->scale = Storage<W, D>(grid.pairs(), Uninitialized{});
   s.affine->shift = Storage<W, D>(grid.pairs(), Uninitialized{});
   s.grad = F::slot(s.grad->tracked || weights);
   NormStatistics<W> statistics{sets, raw.moments.read(), grid.voxels(), epsilon};
-  if (running.mean && !fixed && Mode::current().record)
+  if (running.mean && !fixed && Mode::current().record && !Mode::current().again)
     D::launch(grid.channels,
               RunningKernel<W>{statistics, running.momentum, running.mean->running().write(),
                                running.variance->running().write()});
+  Storage<W, D> kept[2];  // the pull reads them, perhaps after the module is gone
   if (fixed) {
+    kept[0] = running.mean->running(), kept[1] = running.variance->running();
     statistics.running_mean = running.mean->running().read();
     statistics.running_variance = running.variance->running().read();
   }
@@ -303,7 +306,8 @@ F normalize(const F& input, NormSets sets, const typename F::P& gain, const type
   const F y(std::vector<Source<T, D>>{s});
   if (!y.tracked()) return pending(y);
   record(weights ? Uses{gain.state(), bias.state()} : Uses{},
-         [y, statistics, weights, fixed, gain = gain.state(), bias = bias.state()] {
+         [y, statistics, weights, fixed, mean = kept[0], variance = kept[1], gain = gain.state(),
+          bias = bias.state()] {
            const auto& source = y.sources()[0];
            spread(source);
            auto& affine = *source.affine;
@@ -313,11 +317,22 @@ F normalize(const F& input, NormSets sets, const typename F::P& gain, const type
              D::launch(on.channels, NormGainPull<W>{statistics, affine.scale_grad.read(),
                                                     affine.shift_grad.read(), gain->grad.write(),
                                                     bias->grad.write()});
-           if (fixed) return;
-           auto& to = source.raw->moments_grad.or_zeros(2 * on.pairs());
+           if (fixed || !source.raw->grad->tracked) return;
+           Dense<T, D>& from = *source.raw;
+           auto& to = from.moments_grad.or_zeros(2 * on.pairs());
            D::launch(on.pairs(),
                      NormMomentsPull<W>{statistics, gain->value.read(), affine.scale_grad.read(),
                                         affine.shift_grad.read(), to.write()});
+           if (from.produced) return;
+           // A leaf has no producer that would read the gradient of its moments.
+           Incoming<T> g;
+           g.view = F::lane(from, View<T, D>{});
+           g.moments = to.read();
+           Sink<T> leaf;
+           leaf.add = true, leaf.grid[0] = on;
+           leaf.out[0] = from.grad->sum.or_zeros(on.size()).write();
+           deposit<D>(on, g, leaf);
+           from.moments_grad = {};
          });
   return pending(y);
 }

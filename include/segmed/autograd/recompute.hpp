@@ -7,14 +7,16 @@
 
 namespace segmed {
 
-/// This thread's tape and random draws, exchanged for the time of one nested backward.
+/// This thread's tape, switches and random draws, exchanged for the time of one nested backward.
 class NestedTape {
  public:
-  explicit NestedTape(Draws draws)
+  NestedTape(const Mode& mode, Draws draws)
       : outer_(std::exchange(Tape::current(), &inner_)),
+        mode_(std::exchange(Mode::current(), mode)),
         draws_(std::exchange(Draws::current(), draws)) {}
   ~NestedTape() {
     Tape::current() = outer_;
+    Mode::current() = mode_;
     Draws::current() = draws_;
   }
   NestedTape(const NestedTape&) = delete;
@@ -24,6 +26,7 @@ class NestedTape {
  private:
   Tape inner_;
   Tape* outer_;
+  Mode mode_;
   Draws draws_;
 };
 
@@ -48,7 +51,9 @@ void hand_over(const F& from, const F& to) {
 }
 
 /// Keeps x and block(x) only, and runs the block once more when its gradient is due: time for
-/// memory. The second run draws the same random numbers.
+/// memory. The second run draws the same random numbers and leaves running statistics alone.
+/// A copy of the block is kept that shares its parameters; what the block refers to must last until
+/// backward.
 ///
 ///   source   Chen et al., Training deep nets with sublinear memory cost, 2016, arXiv:1604.06174
 template <class Block, FeatureMap F>
@@ -56,6 +61,8 @@ F recompute(const Block& block, const F& x) {
   if (!Mode::current().record) return block(x);
   Uses uses;
   const Draws before = Draws::current();
+  Mode mode = Mode::current();  // whether weights were constants, above all
+  mode.noted = nullptr, mode.again = true;
   const F y = [&] {
     const Scope scope([&](Mode& m) { m.noted = &uses; });
     return block(x);
@@ -63,8 +70,8 @@ F recompute(const Block& block, const F& x) {
   if (!y.tracked()) return y;
   std::sort(uses.begin(), uses.end());
   uses.erase(std::unique(uses.begin(), uses.end()), uses.end());
-  record(std::move(uses), [block = alias(block), x, y, before] {
-    NestedTape nested(before);
+  record(std::move(uses), [block = alias(block), x, y, mode, before] {
+    NestedTape nested(mode, before);
     hand_over(y, (*block)(x));
     nested.pull_all();
   });

@@ -23,6 +23,7 @@ struct Mode {
   bool fuse = true;       // false: every op materialises at once, for checking
   bool training = true;   // false: no dropout, running statistics instead of the batch's
   bool alias = false;     // true: copies of modules share their parameters; see alias()
+  bool again = false;     // true: a block runs once more for its gradient; see recompute()
   Uses* noted = nullptr;  // set: only note which parameters are used, keep nothing
 
   static Mode& current() {

@@ -40,9 +40,10 @@ class Tape {
     while (!entries_.empty()) {
       const Entry entry = std::move(entries_.back());
       entries_.pop_back();
+      for (auto& p : entry.uses) --p->open_uses;  // first: a pull may throw
       entry.pull();
       for (auto& p : entry.uses)
-        if (--p->open_uses == 0 && on_ready) on_ready(*p);
+        if (p->open_uses == 0 && on_ready) on_ready(*p);
     }
   }
   void clear() {

@@ -30,12 +30,20 @@ struct AnnotatedSet {
     return total;
   }
   /// No foreground class: an unlabelled case.
-  bool none() const { return count() == 0; }
+  SEGMED_HD bool none() const {
+    return words[0] <= 1 && words[1] == 0 && words[2] == 0 && words[3] == 0;
+  }
 
   /// Classes 0 to classes - 1.
   static AnnotatedSet all(Index classes) {
     AnnotatedSet set;
     for (Index c = 1; c < classes; ++c) set = set.with(c);
+    return set;
+  }
+  /// The classes that are in both.
+  static AnnotatedSet both(const AnnotatedSet& a, const AnnotatedSet& b) {
+    AnnotatedSet set;
+    for (int k = 0; k < 4; ++k) set.words[k] = a.words[k] & b.words[k];
     return set;
   }
   friend bool operator==(const AnnotatedSet&, const AnnotatedSet&) = default;

@@ -5,6 +5,7 @@
 #include <vector>
 
 #include <segmed/backend/device.hpp>
+#include <segmed/core/error.hpp>
 
 namespace segmed {
 
@@ -48,6 +49,8 @@ class Storage {
   std::uint64_t version() const { return block_ ? block_->version : 0; }
   Index size() const { return size_; }
   bool empty() const { return !block_; }
+  /// Whether both lie in one piece of memory, so that a write to one gives both a new version.
+  bool shares(const Storage& other) const { return block_ && block_ == other.block_; }
 
   Storage slice(Index offset, Index size) const {
     Storage part = *this;
@@ -61,6 +64,7 @@ class Storage {
     return copy;
   }
   void assign(const std::vector<T>& host) {
+    require(Index(host.size()) == size_, "Storage", host.size(), " values for ", size_, " places");
     D::copy(write(), host.data(), sizeof(T) * host.size());
   }
   void add(const Storage& from) { D::launch(size_, AddKernel<T>{write(), from.read()}); }

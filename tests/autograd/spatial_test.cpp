@@ -1,0 +1,202 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "oracle.hpp"
+#include <segmed/autograd/normalize.hpp>
+#include <segmed/autograd/spatial.hpp>
+
+TEST_SUITE_BEGIN("autograd/spatial");
+using namespace check;
+
+namespace {
+
+using Extent3 = std::array<Index, 3>;
+using Extent2 = std::array<Index, 2>;
+template <class F, class Body>
+double gradient_of(const Grid& grid, Body body) {
+  return worst_gradient<F>({grid}, {}, [body](const auto& x, const auto&) { return body(x[0]); });
+}
+template <class F, class Body>
+double from_torch(const std::string& expression, const Grid& grid, Body body) {
+  return torch_distance<F>(expression, {grid}, {},
+                           [body](const auto& x, const auto&) { return body(x[0]); });
+}
+Map2 counted(Index height, Index width) {
+  std::vector<double> values;
+  for (Index i = 0; i < height * width; ++i) values.push_back(double(i));
+  return Map2(Grid{1, 1, height, width, 1}, Storage<double, Cpu>(values));
+}
+std::vector<double> seen(const Map2& x) { return value(x).dense().value.host(); }
+
+}  // namespace
+
+TEST_CASE("the gradients of upsampling and stretching are those of central differences") {
+  for (const Interpolate how : {Interpolate::nearest, Interpolate::linear}) {
+    CAPTURE(int(how));
+    CHECK(gradient_of<Map3>({2, 2, 3, 2, 2}, [how](const Map3& x) {
+            return upsample(x, Extent3{2, 1, 3}, how);
+          }) < 1e-7);
+    for (const Index to : {Index{1}, Index{2}, Index{4}, Index{5}, Index{7}, Index{13}})
+      CHECK(gradient_of<Map2>({2, 1, 5, 4, 2}, [how, to](const Map2& x) {
+              return stretch(leaky_relu(x, 0.2), Extent2{to, 3}, how);
+            }) < 1e-7);
+  }
+}
+
+TEST_CASE("the gradient of pooling is that of central differences") {
+  CHECK(gradient_of<Map3>({2, 4, 5, 3, 2}, [](const Map3& x) {
+          return max_pool(x, Extent3{2, 2, 1}, Extent3{2, 2, 1});
+        }) < 1e-7);
+  // Windows that overlap, and windows with gaps between them.
+  CHECK(gradient_of<Map2>({2, 1, 7, 8, 2}, [](const Map2& x) {
+          return max_pool(x, Extent2{3, 3}, Extent2{2, 1});
+        }) < 1e-7);
+  CHECK(gradient_of<Map2>({1, 1, 7, 8, 2}, [](const Map2& x) {
+          return max_pool(x, Extent2{2, 1}, Extent2{3, 3});
+        }) < 1e-7);
+}
+
+TEST_CASE("the gradients of windows, flips and turns are those of central differences") {
+  const Grid grid{2, 3, 4, 2, 2};
+  CHECK(gradient_of<Map3>(grid, [](const Map3& x) {
+          return window(x, Extent3{-1, 1, 0}, Extent3{5, 2, 3}, 0.5);
+        }) < 1e-7);
+  CHECK(gradient_of<Map3>(grid, [](const Map3& x) {
+          return crop(x, Extent3{1, 0, 0}, Extent3{0, 2, 1});
+        }) < 1e-7);
+  CHECK(gradient_of<Map3>(grid, [](const Map3& x) {
+          return pad(x, Extent3{1, 0, 2}, Extent3{0, 2, 1}, -3);
+        }) < 1e-7);
+  for (const std::size_t axis : {0u, 1u, 2u})
+    CHECK(gradient_of<Map3>(grid, [axis](const Map3& x) { return flip(x, axis) * x; }) < 1e-5);
+  for (const int turns : {-1, 0, 1, 2, 3})
+    CHECK(gradient_of<Map3>(grid, [turns](const Map3& x) {
+            return rot90(leaky_relu(x, 0.5), turns, 0, 2);
+          }) < 1e-7);
+}
+
+TEST_CASE("upsampling equals PyTorch's") {
+  if (no_torch()) return;
+  const auto compare = [&]<class F>(F, double bound) {
+    for (const Index c : {Index{5}, Index{16}}) {
+      const Grid grid{2, F::dim == 3 ? 3 : 1, 5, 7, c};
+      const std::string mode = F::dim == 3 ? "'trilinear'" : "'bilinear'";
+      std::array<Index, F::dim> twice, odd;
+      twice.fill(2);
+      for (std::size_t a = 0; a < F::dim; ++a) odd[a] = Index(4 + 3 * a);
+      const std::string size = F::dim == 3 ? "(4, 7, 10)" : "(4, 7)";
+      CHECK(from_torch<F>("last(f.interpolate(first(x[0]), scale_factor=2, mode='nearest'))", grid,
+                          [=](const F& x) { return upsample(x, twice, Interpolate::nearest); }) <
+            bound);
+      CHECK(from_torch<F>(
+                "last(f.interpolate(first(x[0]), scale_factor=2, mode=" + mode +
+                    ", align_corners=False))",
+                grid, [=](const F& x) { return upsample(x, twice, Interpolate::linear); }) < bound);
+      CHECK(from_torch<F>("last(f.interpolate(first(x[0]), " + size + ", mode=" + mode +
+                              ", align_corners=False))",
+                          grid, [=](const F& x) { return stretch(x, odd, Interpolate::linear); }) <
+            bound);
+      CHECK(from_torch<F>("last(f.interpolate(first(x[0]), " + size + ", mode='nearest'))", grid,
+                          [=](const F& x) { return stretch(x, odd, Interpolate::nearest); }) <
+            bound);
+    }
+  };
+  compare(Map3{}, 1e-12);
+  compare(Map2{}, 1e-12);
+  compare(Single3{}, 1e-5);
+}
+
+TEST_CASE("pooling equals PyTorch's") {
+  if (no_torch()) return;
+  const Grid grid{2, 5, 6, 7, 5};
+  CHECK(from_torch<Map3>("last(f.max_pool3d(first(x[0]), 2, 2))", grid, [](const Map3& x) {
+          return max_pool(x, Extent3{2, 2, 2}, Extent3{2, 2, 2});
+        }) < 1e-12);
+  CHECK(from_torch<Map3>("last(f.max_pool3d(first(x[0]), (1, 3, 2), (1, 2, 1)))", grid,
+                         [](const Map3& x) {
+                           return max_pool(x, Extent3{1, 3, 2}, Extent3{1, 2, 1});
+                         }) < 1e-12);
+  CHECK(from_torch<Single2>("last(f.max_pool2d(first(x[0]), 3, 2))", {2, 1, 9, 8, 16},
+                            [](const Single2& x) {
+                              return max_pool(x, Extent2{3, 3}, Extent2{2, 2});
+                            }) < 1e-5);
+}
+
+TEST_CASE("rearranging equals PyTorch's") {
+  if (no_torch()) return;
+  const Grid grid{2, 3, 4, 5, 2};
+  for (const int turns : {1, 2, 3, -1})
+    for (const auto& [a, b] : {std::pair{0u, 1u}, {1u, 0u}, {0u, 2u}, {2u, 1u}})
+      CHECK(from_torch<Map3>("torch.rot90(x[0], " + std::to_string(turns) + ", (" +
+                                 std::to_string(a + 1) + ", " + std::to_string(b + 1) + "))",
+                             grid, [turns, first = a, second = b](const Map3& x) {
+                               return rot90(x, turns, first, second);
+                             }) == 0);
+  for (const std::size_t axis : {0u, 1u, 2u})
+    CHECK(from_torch<Map3>("torch.flip(x[0], (" + std::to_string(axis + 1) + ",))", grid,
+                           [=](const Map3& x) { return flip(x, axis); }) == 0);
+  CHECK(from_torch<Map3>("f.pad(x[0], (0, 0, 1, 2, 0, 3, 2, 0), value=0.25)", grid,
+                         [](const Map3& x) {
+                           return pad(x, Extent3{2, 0, 1}, Extent3{0, 3, 2}, 0.25);
+                         }) == 0);
+  CHECK(from_torch<Map3>("x[0][:, 1:, :2, 1:4]", grid, [](const Map3& x) {
+          return crop(x, Extent3{1, 0, 1}, Extent3{0, 2, 1});
+        }) == 0);
+}
+
+TEST_CASE("small images come out as one would draw them") {
+  const Map2 x = counted(2, 3);  // 0 1 2 / 3 4 5
+  CHECK(seen(flip(x, 1)) == std::vector<double>{2, 1, 0, 5, 4, 3});
+  CHECK(seen(rot90(x, 1, 0, 1)) == std::vector<double>{2, 5, 1, 4, 0, 3});
+  CHECK(seen(window(x, Extent2{1, -1}, Extent2{2, 3}, 9)) == std::vector<double>{9, 3, 4, 9, 9, 9});
+  CHECK(seen(max_pool(x, Extent2{2, 2}, Extent2{1, 1})) == std::vector<double>{4, 5});
+  CHECK(seen(upsample(counted(1, 2), Extent2{2, 2}, Interpolate::nearest)) ==
+        std::vector<double>{0, 0, 1, 1, 0, 0, 1, 1});
+  CHECK(seen(upsample(counted(1, 2), Extent2{1, 2}, Interpolate::linear)) ==
+        std::vector<double>{0, 0.25, 0.75, 1});
+}
+
+TEST_CASE("the first of equals wins a window, and a NaN wins over all") {
+  const double nan = std::nan("");
+  const auto pooled = [](std::vector<double> values) {
+    const Map2 x = Map2::leaf({1, 1, 1, 4, 1}, values);
+    const Map2 y = max_pool(x, Extent2{1, 4}, Extent2{1, 4});
+    backward(mean(y));
+    return std::pair{seen(y)[0], x.gradient().host()};
+  };
+  CHECK(pooled({1, 3, 3, 2}).second == std::vector<double>{0, 1, 0, 0});
+  CHECK(std::isnan(pooled({1, nan, 3, 2}).first));
+  CHECK(pooled({1, nan, 3, 2}).second == std::vector<double>{0, 1, 0, 0});
+  CHECK(pooled({-INFINITY, -INFINITY, -INFINITY, -INFINITY}).first == -INFINITY);
+}
+
+TEST_CASE("spatial ops give the same bits for 1, 2 and 4 threads") {
+  for (const Interpolate how : {Interpolate::nearest, Interpolate::linear})
+    CHECK(same_for_threads<Single3>({{2, 8, 9, 11, 5}}, {}, [how](const auto& x, const auto&) {
+      const auto up = upsample(x[0], Extent3{2, 2, 2}, how);
+      return max_pool(flip(rot90(up, 1, 0, 1), 2), Extent3{2, 3, 2}, Extent3{1, 2, 2});
+    }));
+}
+
+TEST_CASE("what does not fit is said with its numbers") {
+  const Map2 x = counted(2, 3);
+  CHECK_THROWS_WITH_AS(flip(x, 2), "segmed: flip: axis 2 of an image with 2 axes", ShapeError);
+  CHECK_THROWS_WITH_AS(rot90(x, 1, 1, 1), "segmed: rot90: axis 1 twice", ShapeError);
+  CHECK_THROWS_WITH_AS(rot90(x, 1, 0, 3), "segmed: rot90: axis 3 of an image with 2 axes",
+                       ShapeError);
+  CHECK_THROWS_WITH_AS(window(x, Extent2{0, 0}, Extent2{0, 3}),
+                       "segmed: window: extent 0 on axis 0", ShapeError);
+  CHECK_THROWS_WITH_AS(crop(x, Extent2{1, 0}, Extent2{1, 0}),
+                       "segmed: crop: taking 1 and 1 voxels off axis 0 of (1, 1, 2, 3, 1)",
+                       ShapeError);
+  CHECK_THROWS_WITH_AS(pad(x, Extent2{-1, 0}, Extent2{0, 0}),
+                       "segmed: pad: adding -1 and 0 voxels on axis 0", ShapeError);
+  CHECK_THROWS_WITH_AS(stretch(x, Extent2{4, 0}, Interpolate::linear),
+                       "segmed: stretch: extent 0 on axis 1", ShapeError);
+  CHECK_THROWS_WITH_AS(max_pool(x, Extent2{3, 1}, Extent2{1, 1}),
+                       "segmed: max_pool: a kernel of 3 and stride 1 on axis 0 of (1, 1, 2, 3, 1)",
+                       ShapeError);
+  CHECK_THROWS_AS(max_pool(x, Extent2{1, 1}, Extent2{0, 1}), ShapeError);
+  CHECK_THROWS_WITH_AS(max_pool(counted(16, 16), Extent2{16, 16}, Extent2{1, 1}),
+                       "segmed: max_pool: a window of 256 voxels; at most 255", ShapeError);
+}
+
+TEST_SUITE_END();
