@@ -1,0 +1,91 @@
+// SPDX-License-Identifier: Apache-2.0
+// The commands, each in a .cpp of its own; main.cpp fills their options from the command line. A
+// command returns the program's exit code.
+#pragma once
+#include <atomic>
+
+#include "study.hpp"
+
+namespace experiments {
+
+/// Exit codes of the program.
+enum Exit : int {
+  done = 0,
+  failed = 1,
+  usage = 2,
+  bad_input = 3,
+  out_of_memory = 4,
+  disk = 5,
+  interrupted = 6,
+  cases_skipped = 7,
+};
+
+/// Set by Ctrl-C.
+extern std::atomic<bool> stop_requested;
+
+/// Budget and place of training runs.
+struct BudgetOptions {
+  segmed::Index steps = 0;
+  double minutes = 0;
+  std::string out;
+};
+
+struct PhantomOptions {
+  segmed::Index cases = 24, organs = 10;
+  segmed::Extent3 extent = {96, 96, 96};
+  double spacing_mm = 4;
+  std::uint64_t seed = 1;
+  std::string out;
+};
+int phantom(const PhantomOptions& options);
+
+struct InspectOptions {
+  std::string data;
+  segmed::FolderOptions folder;
+  bool json = false;
+};
+int inspect(const InspectOptions& options);
+
+struct ConvertCommand {
+  std::string in, out, orient, interpolation;
+  std::vector<double> spacing;
+};
+int convert(const ConvertCommand& options);
+
+struct TrainOptions {
+  StudyOptions study;
+  BudgetOptions budget;
+  std::string policy = "supervised", resume;
+  std::string command_line;
+};
+int train(const TrainOptions& options);
+
+struct GainOptions {
+  StudyOptions study;
+  BudgetOptions budget;
+  std::vector<std::string> policies = {"supervised", "partial_completion"};
+  segmed::Index seeds = 3;
+  std::string equal = "minutes";
+  std::string command_line;
+};
+int gain(const GainOptions& options);
+
+struct PredictOptions {
+  std::string model, in, out;
+  bool mirror = false, quiet = false;
+};
+int predict(const PredictOptions& options);
+
+struct EvaluateOptions {
+  std::string prediction, truth;
+  std::vector<std::string> class_names;
+  bool json = false;
+};
+int evaluate(const EvaluateOptions& options);
+
+struct ReportOptions {
+  std::string folder;
+};
+int report(const ReportOptions& options);
+
+}  // namespace experiments

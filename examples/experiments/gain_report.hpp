@@ -1,0 +1,28 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include "commands.hpp"
+#include <segmed/experiment/report_input.hpp>
+
+namespace experiments {
+
+/// Collects what a comparison's report says beside its results; keeps it in out/report.json, so
+/// that a comparison that was interrupted, or `experiments report`, finds it again.
+class GainReport {
+ public:
+  GainReport(const GainOptions& options, const Study& study, const segmed::Json& environment);
+
+  void add_curve(const std::string& policy, std::uint64_t seed, segmed::Index d1,
+                 const segmed::RunReport& trained);
+  /// Writes report.html, report.json and manifest.json.
+  void write(const segmed::Results& results);
+
+ private:
+  const GainOptions& options_;
+  const Study& study_;
+  segmed::Json json_;
+};
+
+/// Draws report.html anew from results.json and report.json in a folder.
+void redraw_report(const std::string& folder);
+
+}  // namespace experiments

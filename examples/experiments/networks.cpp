@@ -1,0 +1,27 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "networks.hpp"
+
+#include <segmed/nn/unet.hpp>
+
+namespace experiments {
+
+using namespace segmed;
+
+std::vector<std::string> network_names() { return {"residual_unet", "unet"}; }
+
+template <class F>
+AnyNetwork<F> network_of(const Recipe& recipe, std::uint64_t seed) {
+  const UNetOptions<F::dim> options{.channels_in = recipe.plan.channels,
+                                    .classes = recipe.classes.size(),
+                                    .widths = recipe.plan.widths,
+                                    .deep_supervision = recipe.deep_supervision,
+                                    .seed = seed};
+  if (recipe.network == "residual_unet") return UNet<ResidualParts<F>>(options);
+  if (recipe.network == "unet") return UNet<UNetParts<F>>(options);
+  fail<ConfigError>("network", "there is none named ", recipe.network,
+                    "; give residual_unet or unet");
+}
+template AnyNetwork<Flat> network_of<Flat>(const Recipe&, std::uint64_t);
+template AnyNetwork<Solid> network_of<Solid>(const Recipe&, std::uint64_t);
+
+}  // namespace experiments

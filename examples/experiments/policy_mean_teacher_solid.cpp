@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "training.hpp"
+#include <segmed/semi/mean_teacher.hpp>
+
+namespace experiments {
+
+segmed::RunReport train_mean_teacher_solid(const TrainJob& job) {
+  return train_with<Solid>(job, [](const auto& net) {
+    return segmed::MeanTeacher<segmed::AnyNetwork<Solid>>{.teacher = {net}};
+  });
+}
+
+}  // namespace experiments

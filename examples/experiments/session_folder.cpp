@@ -1,0 +1,85 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "session_folder.hpp"
+
+#include <ctime>
+#include <filesystem>
+
+#include "commands.hpp"
+#include <segmed/backend/kernel_table.hpp>
+#include <segmed/experiment/progress.hpp>
+
+namespace experiments {
+
+using namespace segmed;
+namespace fs = std::filesystem;
+
+void claim_folder(const std::string& out, const Json& settings) {
+  const std::string path = out + "/settings.json";
+  std::error_code failed;
+  fs::create_directories(out, failed);
+  require<FileError>(!failed, "--out", out, ": cannot be made: ", failed.message());
+  if (!fs::exists(path)) {
+    require<ConfigError>(fs::is_empty(out), "--out", out,
+                         ": holds files that are not of a run; give an empty folder");
+    write_text(path, settings.dump(1) + "\n");
+    return;
+  }
+  const Json before = parse_json(read_bytes(path), path);
+  for (const auto& [name, value] : settings.as_object()) {
+    const Json* old = before.find(name);
+    require<ConfigError>(old != nullptr && *old == value, "--out", out,
+                         ": holds another run, with ", name, ' ', old ? old->dump() : "unset",
+                         " instead of ", value.dump(),
+                         "; give another folder, or the same options to go on with it");
+  }
+}
+
+Json environment() {
+  char now[32];
+  const std::time_t time = std::time(nullptr);
+  std::tm utc{};
+  gmtime_r(&time, &utc);
+  std::strftime(now, sizeof now, "%Y-%m-%dT%H:%M:%SZ", &utc);
+  Json json;
+  json["segmed"] = std::to_string(SEGMED_VERSION_MAJOR) + "." +
+                   std::to_string(SEGMED_VERSION_MINOR) + "." +
+                   std::to_string(SEGMED_VERSION_PATCH);
+  json["compiler"] = __VERSION__;
+  json["instruction_set"] = kernels().name;
+  json["threads"] = Index(threads());
+  json["time"] = now;
+  return json;
+}
+
+RunOptions run_options(const Recipe& recipe, std::uint64_t seed) {
+  RunOptions options;
+  options.seed = seed;
+  options.patch = recipe.plan.patch;
+  options.batch = recipe.plan.batch;
+  options.preparation = recipe.plan.preparation;
+  options.average = recipe.average;
+  options.schedule = WarmUp<Poly>{0.02f, {}};
+  options.stop = &stop_requested;
+  options.resume = true;
+  options.card.network = recipe.network;
+  options.card.options = to_json(recipe).dump();
+  options.card.classes = recipe.classes.names;
+  options.card.spacing.assign(recipe.plan.preparation.spacing_mm.begin(),
+                              recipe.plan.preparation.spacing_mm.end());
+  options.card.normalization = to_json(recipe.plan.preparation.normalization).dump();
+  options.card.isa = kernels().name;
+  return options;
+}
+
+std::string estimate(const Recipe& recipe, Index runs, double minutes, Index steps,
+                     Index cases_to_predict, bool with_d1) {
+  std::string text = std::to_string(runs) + (runs == 1 ? " run of " : " runs of ");
+  text += minutes > 0 ? duration_text(60 * minutes) : std::to_string(steps) + " steps";
+  if (minutes > 0)
+    text += ", " + duration_text(60 * minutes * double(runs)) + " of training in all";
+  if (cases_to_predict > 0) text += ", " + std::to_string(cases_to_predict) + " predictions";
+  return text + ", about " + std::to_string(estimated_bytes(recipe, with_d1) >> 20) +
+         " MiB beside the scans";
+}
+
+}  // namespace experiments

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: Apache-2.0
+// The folder that a command writes into, and what it says of the run in manifest.json.
+#pragma once
+#include <string>
+
+#include "study.hpp"
+
+namespace experiments {
+
+/// Makes `out`, or checks that it holds this very run: `settings` are compared with those in
+/// out/settings.json.
+///
+///   throws   ConfigError naming the first setting that differs; FileError when it cannot be made
+void claim_folder(const std::string& out, const segmed::Json& settings);
+
+/// Versions, compiler, instruction set and time of this program.
+segmed::Json environment();
+
+/// The training options that follow from a recipe.
+segmed::RunOptions run_options(const Recipe& recipe, std::uint64_t seed);
+
+/// "9 min 20 s of training in 4 runs, about 240 MiB": said before work starts.
+std::string estimate(const Recipe& recipe, segmed::Index runs, double minutes, segmed::Index steps,
+                     segmed::Index cases_to_predict, bool with_d1);
+
+}  // namespace experiments

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <cstdio>
+#include <filesystem>
+
+#include "commands.hpp"
+#include "session_folder.hpp"
+
+namespace experiments {
+
+using namespace segmed;
+
+int train(const TrainOptions& options) {
+  Study study(options.study);
+  const std::string& out = options.budget.out;
+  const Index d1 = study.d1_sizes().back();
+  Split split = study.split(options.study.seed, d1);
+  if (study.d0_size() < 0) {  // every case with all classes annotated that is not held out
+    split.full.clear();
+    for (const CaseInfo& info : infos_of(study.cohort())) {
+      const bool held_out =
+          std::count(split.validation.begin(), split.validation.end(), info.id) > 0 ||
+          std::count(split.partial.begin(), split.partial.end(), info.id) > 0 ||
+          info.part == Part::test || info.part == Part::validation;
+      if (!held_out && info.annotated == study.cohort().classes.all())
+        split.full.push_back(info.id);
+    }
+  }
+  const Recipe recipe = study.recipe(split.full);
+  const bool with_d1 = !policy_named(options.policy).baseline && !split.partial.empty();
+  std::printf("%d cases in D_0, %d in D_1, %d in D_val\n%s\n%s\n", int(split.full.size()),
+              int(split.partial.size()), int(split.validation.size()), recipe.text().c_str(),
+              estimate(recipe, 1, options.budget.minutes, options.budget.steps,
+                       Index(split.validation.size()), with_d1)
+                  .c_str());
+  Json settings;
+  settings["command"] = "train";
+  settings["recipe"] = to_json(recipe);
+  settings["policy"] = options.policy;
+  settings["seed"] = options.study.seed;
+  settings["steps"] = options.budget.steps;
+  settings["minutes"] = options.budget.minutes;
+  settings["hide"] = options.study.hide;
+  settings["data"] = study.data_hash();
+  settings["d0"] = Json::list(split.full);
+  settings["d1"] = Json::list(split.partial);
+  settings["validation"] = Json::list(split.validation);
+  settings["arguments"] = options.command_line;
+  claim_folder(out, settings);
+
+  TrainJob job{study.cohort(), recipe, run_options(recipe, options.study.seed)};
+  job.options.name = options.policy;
+  job.options.steps = options.budget.steps, job.options.minutes = options.budget.minutes;
+  job.options.out = out, job.options.quiet = options.study.quiet;
+  job.options.full = study.cases(split.full, false, options.study.seed);
+  job.options.partial =
+      with_d1 ? study.cases(split.partial, true, options.study.seed) : std::vector<LoaderCase>{};
+  const RunReport report = train(options.policy, job);
+  if (report.interrupted) {
+    std::printf("stopped after %d steps; go on with: experiments train --resume %s\n",
+                int(report.steps), out.c_str());
+    return interrupted;
+  }
+  Json manifest = environment();
+  manifest["settings"] = settings;
+  manifest["hooks"] = Json::list(report.hooks);
+  manifest["steps"] = report.steps;
+  manifest["seconds"] = report.seconds;
+  write_text(out + "/manifest.json", manifest.dump(1) + "\n");
+  if (!split.validation.empty()) {
+    Results results;
+    results.classes.assign(recipe.classes.names.begin() + 1, recipe.classes.names.end());
+    results.runs.push_back(
+        {options.policy, Index(options.study.seed), Index(split.full.size()), with_d1 ? d1 : 0,
+         report.seconds / 60, report.steps,
+         study.evaluate(Model::load(out), split.validation, out + "/predictions")});
+    write_results(out, results);
+    std::printf("mean Dice %s, HD95 %s mm over %d cases after %d steps in %.1f minutes\n",
+                fixed(results.runs[0].mean_dice(), 4).c_str(),
+                fixed(results.runs[0].mean_hd95(), 2).c_str(), int(split.validation.size()),
+                int(report.steps), report.seconds / 60);
+  }
+  for (const CaseFault& fault : report.faults)
+    std::fprintf(stderr, "case %d was left out: %s\n", int(fault.index), fault.reason.c_str());
+  return study.quarantined() > 0 || !report.faults.empty() ? cases_skipped : done;
+}
+
+}  // namespace experiments

@@ -1,0 +1,264 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <algorithm>
+#include <condition_variable>
+#include <exception>
+#include <functional>
+#include <iterator>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include <segmed/data/prepare.hpp>
+#include <segmed/data/split.hpp>
+
+namespace segmed {
+
+/// A case that could not be loaded while training ran.
+struct CaseFault {
+  Index index = 0;  // in the cohort
+  std::string reason = {};
+};
+
+/// Prepared cases, loaded when first asked for and kept within a budget of bytes: the one that was
+/// not used for longest goes first. One store serves several loaders and threads.
+class CaseStore {
+ public:
+  using Load = std::function<ReadyCase(Index)>;
+  using Held = std::shared_ptr<const ReadyCase>;
+
+  CaseStore(Load load, Index budget_bytes) : load_(std::move(load)), budget_(budget_bytes) {}
+
+  /// The i-th case, or nullptr when it could not be loaded; see faults().
+  ///
+  ///   throws   what loading throws and segmed did not foresee (no memory)
+  Held get(Index i) {
+    std::unique_lock lock(mutex_);
+    Slot& slot = slots_[i];
+    changed_.wait(lock, [&] { return !slot.loading; });
+    slot.used = ++clock_;
+    if (slot.held || slot.broken) return slot.held;
+    slot.loading = true;
+    lock.unlock();
+    Held held;
+    std::string reason = {};
+    std::exception_ptr failure;
+    try {
+      held = std::make_shared<const ReadyCase>(load_(i));
+    } catch (const Error& error) {
+      reason = error.what();
+    } catch (...) {
+      failure = std::current_exception();
+    }
+    lock.lock();
+    slot.loading = false;
+    slot.held = held;
+    slot.broken = !held && !failure;
+    if (slot.broken) faults_.push_back({i, reason});
+    if (held) {
+      slot.bytes = held->bytes();
+      bytes_ += slot.bytes;
+      make_room(i);
+    }
+    changed_.notify_all();
+    if (failure) std::rethrow_exception(failure);
+    return held;
+  }
+  /// The cases that failed so far, by number.
+  std::vector<CaseFault> faults() const {
+    const std::lock_guard lock(mutex_);
+    std::vector<CaseFault> sorted = faults_;
+    std::sort(sorted.begin(), sorted.end(),
+              [](const CaseFault& a, const CaseFault& b) { return a.index < b.index; });
+    return sorted;
+  }
+  /// Bytes that the store holds now.
+  Index bytes() const {
+    const std::lock_guard lock(mutex_);
+    return bytes_;
+  }
+
+ private:
+  struct Slot {
+    Held held;
+    Index bytes = 0;
+    std::uint64_t used = 0;
+    bool loading = false, broken = false;
+  };
+  void make_room(Index keep) {
+    while (bytes_ > budget_) {
+      Slot* oldest = nullptr;
+      for (auto& [index, slot] : slots_)
+        if (index != keep && slot.held && (!oldest || slot.used < oldest->used)) oldest = &slot;
+      if (!oldest) return;
+      bytes_ -= oldest->bytes;
+      oldest->held.reset();
+    }
+  }
+
+  Load load_;
+  Index budget_, bytes_ = 0;
+  std::uint64_t clock_ = 0;
+  mutable std::mutex mutex_;
+  std::condition_variable changed_;
+  std::map<Index, Slot> slots_;
+  std::vector<CaseFault> faults_;
+};
+
+/// A store over a cohort, which must outlive it.
+template <Cohort C>
+std::shared_ptr<CaseStore> make_store(const C& cohort, const Preparation& how,
+                                      Index budget_bytes = Index{2} << 30) {
+  return std::make_shared<CaseStore>(
+      [&cohort, how](Index i) { return make_ready(cohort.load(i), how); }, budget_bytes);
+}
+
+/// The patches of one step.
+using Batch = std::vector<Patch>;
+
+/// A case that a loader draws from, with the classes whose labels may be used.
+struct LoaderCase {
+  Index index = 0;  // in the cohort
+  AnnotatedSet left = AnnotatedSet::all(255);
+};
+
+/// How batches are made.
+struct LoaderOptions {
+  SampleOptions sample = {};
+  Index batch = 2;
+  std::uint64_t seed = 1;
+  std::uint32_t stream = 0;  // 0 for D_0, 1 for D_1: streams know nothing of each other
+  int workers = 1;           // threads that prepare batches ahead; 0: none
+  Index ahead = 3;           // batches
+};
+
+/// Batches of patches. batch(step) depends on the seed, the step, the stream and the cases, and on
+/// nothing else: not on the number of workers, on the order of calls, or on another loader.
+///
+/// Every epoch goes through all cases in an order of its own. Where a case fails to load, the next
+/// one in that epoch's order which loads takes its place; faults() lists the failures.
+class Loader {
+ public:
+  Loader(std::shared_ptr<CaseStore> store, ClassTable classes, std::vector<LoaderCase> cases,
+         LoaderOptions options)
+      : store_(std::move(store)),
+        classes_(std::move(classes)),
+        cases_(std::move(cases)),
+        options_(options) {
+    require<ConfigError>(!cases_.empty(), "loader", "no case to draw patches from");
+    require<ConfigError>(options.batch >= 1 && options.workers >= 0 && options.ahead >= 1, "loader",
+                         "a batch of ", options.batch, ", ", options.workers, " workers and ",
+                         options.ahead, " batches ahead");
+    for (int k = 0; k < options.workers; ++k) threads_.emplace_back([this] { work(); });
+  }
+  Loader(const Loader&) = delete;
+  Loader& operator=(const Loader&) = delete;
+  ~Loader() {
+    {
+      const std::lock_guard lock(mutex_);
+      stopping_ = true;
+    }
+    wake_.notify_all();
+    for (std::thread& thread : threads_) thread.join();
+  }
+
+  /// The patches of a step; the steps after it are prepared meanwhile. For one caller at a time.
+  ///
+  ///   throws   DataError when no case at all can be loaded
+  Batch batch(Index step) {
+    require<ConfigError>(step >= 0, "loader", "step ", step, " is before the first");
+    if (threads_.empty()) return make(step);
+    std::unique_lock lock(mutex_);
+    next_ = step + 1;
+    for (auto slot = slots_.begin(); slot != slots_.end();) {
+      const bool wanted = slot->first >= step && slot->first < next_ + options_.ahead;
+      slot = slot->second.busy || wanted ? std::next(slot) : slots_.erase(slot);
+    }
+    wake_.notify_all();
+    if (slots_.find(step) == slots_.end()) {  // nobody began with it
+      lock.unlock();
+      return make(step);
+    }
+    done_.wait(lock, [&] { return !slots_[step].busy; });
+    Slot made = std::move(slots_[step]);
+    slots_.erase(step);
+    if (made.failure) std::rethrow_exception(made.failure);
+    return std::move(made.batch);
+  }
+  /// Cases that failed to load, with their reasons.
+  std::vector<CaseFault> faults() const { return store_->faults(); }
+  Index cases() const { return Index(cases_.size()); }
+
+ private:
+  struct Slot {
+    bool busy = false;
+    Batch batch;
+    std::exception_ptr failure;
+  };
+
+  Batch make(Index step) {
+    Batch patches;
+    const Index n = cases();
+    for (Index slot = 0; slot < options_.batch; ++slot) {
+      const Index position = step * options_.batch + slot, epoch = position / n;
+      const Philox random{options_.seed, Purpose::sample, options_.stream, std::uint32_t(epoch)};
+      const std::vector<Index> order = shuffled(n, random);
+      Index attempt = 0;
+      for (;; ++attempt) {
+        require<DataError>(attempt < n, "loader", "none of the ", n, " cases can be loaded; the ",
+                           "first failure: ", first_reason());
+        const LoaderCase& drawn = cases_[std::size_t(order[std::size_t((position + attempt) % n)])];
+        const CaseStore::Held ready = store_->get(drawn.index);
+        if (!ready) continue;
+        const SampleKey key{options_.seed, std::uint32_t(epoch), attempt};
+        patches.push_back(draw_patch(*ready, classes_, drawn.left, options_.sample, key));
+        break;
+      }
+    }
+    return patches;
+  }
+  std::string first_reason() const {
+    const auto known = store_->faults();
+    return known.empty() ? "none" : known.front().reason;
+  }
+  void work() {
+    std::unique_lock lock(mutex_);
+    for (;;) {
+      Index step = -1;
+      wake_.wait(lock, [&] {
+        step = next_;
+        while (step < next_ + options_.ahead && slots_.find(step) != slots_.end()) ++step;
+        return stopping_ || (next_ >= 0 && step < next_ + options_.ahead);
+      });
+      if (stopping_) return;
+      slots_[step].busy = true;
+      lock.unlock();
+      Slot made;
+      try {
+        made.batch = make(step);
+      } catch (...) {
+        made.failure = std::current_exception();
+      }
+      lock.lock();
+      slots_[step] = std::move(made);
+      done_.notify_all();
+    }
+  }
+
+  std::shared_ptr<CaseStore> store_;
+  ClassTable classes_;
+  std::vector<LoaderCase> cases_;
+  LoaderOptions options_;
+  std::mutex mutex_;
+  std::condition_variable wake_, done_;
+  std::map<Index, Slot> slots_;
+  Index next_ = -1;
+  bool stopping_ = false;
+  std::vector<std::thread> threads_;
+};
+
+}  // namespace segmed

@@ -1,0 +1,391 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <algorithm>
+#include <cmath>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <segmed/core/config.hpp>
+#include <segmed/core/json.hpp>
+#include <segmed/experiment/chart.hpp>
+#include <segmed/experiment/overlay.hpp>
+#include <segmed/experiment/png.hpp>
+#include <segmed/experiment/report_input.hpp>
+#include <segmed/experiment/report_style.hpp>
+#include <segmed/experiment/results.hpp>
+#include <segmed/train/metrics.hpp>
+
+namespace segmed {
+
+/// Builds the page part by part.
+class Report {
+ public:
+  explicit Report(const ReportInput& input) : in_(input) {
+    for (const GainResult& gain : in_.results.gains)
+      if (best_ == nullptr || gain.gain > best_->gain) best_ = &gain;
+    for (const RunResult& run : in_.results.runs)
+      if (run.policy != in_.baseline && place(run.policy) == policies_.size())
+        policies_.push_back(run.policy);
+  }
+
+  std::string html() {
+    out_ =
+        "<!DOCTYPE html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\n"
+        "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n"
+        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; "
+        "img-src data:; style-src 'unsafe-inline'\">\n<title>" +
+        escaped(in_.title) + "</title>\n<style>" + report_style() +
+        "</style></head>\n<body><main>\n";
+    headline();
+    gains();
+    per_class();
+    examples();
+    curves();
+    runs();
+    rules();
+    manifest();
+    return out_ + "</main></body></html>\n";
+  }
+
+ private:
+  // A number with a true minus sign.
+  static std::string shown(double value, int decimals = 4, bool sign = false) {
+    const std::string text = fixed(value, decimals, sign);
+    if (text == "-") return "<span class=\"quiet\">–</span>";
+    return text[0] == '-' ? "\xE2\x88\x92" + text.substr(1) : text;
+  }
+  static std::string tinted(double value, const std::string& text) {
+    if (!(value > 0 || value < 0)) return text;
+    return std::string("<span class=\"") + (value > 0 ? "up" : "down") + "\">" + text + "</span>";
+  }
+  static std::string p_phrase(double p) {
+    const std::string text = escaped(p_text(p));
+    return text[0] == '&' ? "p " + text : "p = " + text;
+  }
+  static std::string count(Index n, const char* one, const char* many) {
+    return std::to_string(n) + " " + (n == 1 ? one : many);
+  }
+  static std::string swatch(Index label) {
+    return "<i class=\"swatch\" style=\"background:" + css_color(class_color(label)) + "\"></i>";
+  }
+  std::size_t place(const std::string& policy) const {
+    return std::size_t(std::find(policies_.begin(), policies_.end(), policy) - policies_.begin());
+  }
+  int color(const std::string& policy) const {
+    return policy == in_.baseline ? 0 : int(place(policy)) + 1;
+  }
+  double over_seeds(const std::string& policy, Index d0, Index d1,
+                    double (RunResult::*score)() const) const {
+    DefinedMean mean;
+    for (const RunResult* run : in_.results.runs_of(policy, d0, d1)) mean.add((run->*score)());
+    return mean.value();
+  }
+  double class_over_seeds(const std::string& policy, Index d0, Index d1, std::size_t c) const {
+    DefinedMean mean;
+    for (const RunResult* run : in_.results.runs_of(policy, d0, d1))
+      mean.add(run->class_mean(&CaseResult::dice, c));
+    return mean.value();
+  }
+  void heading(const std::string& text, const std::string& lead = {}) {
+    out_ += "<h2>" + escaped(text) + "</h2>\n";
+    if (!lead.empty()) out_ += "<p class=\"quiet\">" + typeset(lead) + "</p>\n";
+  }
+  void tile(const std::string& value, const std::string& caption) {
+    out_ += "<div class=\"tile\"><b>" + value + "</b><span>" + caption + "</span></div>\n";
+  }
+  void cell(const std::string& text) { out_ += "<td>" + text + "</td>"; }
+  void open_table(const std::vector<std::string>& heads) {
+    out_ += "<div class=\"wide\"><table><thead><tr>";
+    for (const std::string& head : heads) out_ += "<th scope=\"col\">" + typeset(head) + "</th>";
+    out_ += "</tr></thead><tbody>\n";
+  }
+  void close_table() { out_ += "</tbody></table></div>\n"; }
+  void figure(const std::string& svg, const std::string& caption) {
+    out_ += "<figure>" + svg + "<figcaption>" + typeset(caption) + "</figcaption></figure>\n";
+  }
+
+  void headline() {
+    const Results& results = in_.results;
+    out_ += "<h1>" + escaped(in_.title) + "</h1>\n<p class=\"answer\">";
+    if (best_ == nullptr && results.runs.empty()) {
+      out_ += "No run is finished yet.</p>\n";
+      return;
+    }
+    if (best_ == nullptr) {
+      const RunResult& run = results.runs.back();
+      out_ += escaped(run.policy) + " reaches a mean Dice of " + shown(run.mean_dice()) + " on " +
+              count(Index(run.cases.size()), "case", "cases") + ".</p>\n";
+      about();
+      return;
+    }
+    const GainResult& gain = *best_;
+    const std::string size = tinted(gain.gain, shown(std::abs(gain.gain)) + " Dice");
+    const std::string extra = count(gain.d1, "further case", "further cases");
+    const std::string policy = escaped(gain.policy);
+    const std::string evidence = " (95 % interval " + shown(gain.low, 4, true) + " to " +
+                                 shown(gain.high, 4, true) + ", " + p_phrase(gain.p) + ").";
+    const std::string alone = count(gain.d0, "annotated case", "annotated cases") + " alone";
+    if (gain.low > 0)
+      out_ += "With " + extra + ", " + policy + " gains " + size + " over " + alone + evidence;
+    else if (gain.high < 0)
+      out_ += "With " + extra + ", " + policy + " loses " + size + " against " + alone + evidence;
+    else
+      out_ += "With " + extra + ", " + policy + " makes no clear difference to " + alone + ": " +
+              tinted(gain.gain, shown(gain.gain, 4, true) + " Dice") + evidence;
+    out_ += "</p>\n";
+    about();
+    const double before = over_seeds(in_.baseline, gain.d0, 0, &RunResult::mean_dice);
+    const double after = over_seeds(gain.policy, gain.d0, gain.d1, &RunResult::mean_dice);
+    const Index up =
+        std::count_if(gain.seeds.begin(), gain.seeds.end(), [](double seed) { return seed > 0; });
+    out_ += "<div class=\"tiles\">\n";
+    tile(tinted(gain.gain, shown(gain.gain, 4, true)), "gain in mean Dice");
+    tile(shown(before), "M<sub>0</sub>: " + escaped(in_.baseline) +
+                            ", |D<sub>0</sub>| = " + std::to_string(gain.d0));
+    tile(shown(after),
+         "M<sub>1</sub>: " + policy + ", |D<sub>1</sub>| = " + std::to_string(gain.d1));
+    tile(std::to_string(up) + " of " + std::to_string(gain.seeds.size()),
+         gain.seeds.size() == 1 ? "seed gains" : "seeds gain");
+    out_ += "</div>\n";
+  }
+
+  void about() {
+    std::string text;
+    const auto add = [&](const std::string& part) {
+      if (!part.empty()) text += (text.empty() ? "" : " · ") + typeset(part);
+    };
+    add(in_.data);
+    if (!in_.results.runs.empty())
+      add(count(Index(in_.results.runs[0].cases.size()), "case", "cases") + " in D_val");
+    add(in_.hiding);
+    if (in_.results.gains.size() > 1)
+      add("the largest of " + std::to_string(in_.results.gains.size()) + " comparisons");
+    add(in_.created);
+    out_ += "<p class=\"quiet\">" + text + "</p>\n";
+  }
+
+  void gains() {
+    const auto& all = in_.results.gains;
+    if (all.empty()) return;
+    heading("Gain of each policy",
+            "M_1 saw D_0 and D_1, M_0 only D_0; both of a seed began with the same weights and saw "
+            "the same stream of D_0.");
+    open_table({"Policy", "|D_0|", "|D_1|", "Dice of M_0", "Dice of M_1", "Gain", "95 % interval",
+                "p", "HD95, mm"});
+    for (const GainResult& gain : all) {
+      out_ += "<tr><th scope=\"row\">" + escaped(gain.policy) + "</th>";
+      cell(std::to_string(gain.d0));
+      cell(std::to_string(gain.d1));
+      cell(shown(over_seeds(in_.baseline, gain.d0, 0, &RunResult::mean_dice)));
+      cell(shown(over_seeds(gain.policy, gain.d0, gain.d1, &RunResult::mean_dice)));
+      cell("<b>" + tinted(gain.gain, shown(gain.gain, 4, true)) + "</b>");
+      cell(shown(gain.low, 4, true) + " to " + shown(gain.high, 4, true));
+      cell(escaped(p_text(gain.p)));
+      cell(shown(over_seeds(in_.baseline, gain.d0, 0, &RunResult::mean_hd95), 1) + " → " +
+           shown(over_seeds(gain.policy, gain.d0, gain.d1, &RunResult::mean_hd95), 1));
+      out_ += "</tr>\n";
+    }
+    close_table();
+    out_ += "<div class=\"charts\">\n";
+    DotChart dots{"Gain in mean Dice", "gain in mean Dice", {}};
+    for (const GainResult& gain : all)
+      dots.rows.push_back({gain.policy + ", |D₁| = " + std::to_string(gain.d1), color(gain.policy),
+                           gain.gain, gain.low, gain.high, gain.seeds});
+    figure(to_svg(dots), "Large dot: mean over seeds. Bar: 95 % interval. Small dots: each seed.");
+    gain_curve();
+    out_ += "</div>\n";
+  }
+
+  void gain_curve() {
+    LineChart chart{"Gain over the size of D₁", "cases in D₁", "gain in mean Dice", {}, true};
+    bool swept = false;
+    for (const std::string& policy : policies_) {
+      std::vector<const GainResult*> found;
+      for (const GainResult& gain : in_.results.gains)
+        if (gain.policy == policy && gain.d0 == best_->d0) found.push_back(&gain);
+      std::sort(found.begin(), found.end(),
+                [](const GainResult* a, const GainResult* b) { return a->d1 < b->d1; });
+      swept = swept || found.size() > 1;
+      Series series{policy, color(policy), {0}, {0}, {0}, {0}, true};
+      for (const GainResult* gain : found) {
+        series.x.push_back(double(gain->d1)), series.y.push_back(gain->gain);
+        series.low.push_back(gain->low), series.high.push_back(gain->high);
+      }
+      if (!found.empty()) chart.series.push_back(std::move(series));
+    }
+    if (swept)
+      figure(to_svg(chart),
+             "Gain over |D_1| at |D_0| = " + std::to_string(best_->d0) + ". Band: 95 % interval.");
+  }
+
+  void per_class() {
+    if (in_.results.runs.empty()) return;
+    const RunResult& last = in_.results.runs.back();
+    const Index d0 = best_ != nullptr ? best_->d0 : last.d0;
+    const bool known = in_.uses.size() == in_.results.classes.size();
+    heading("Dice of each class",
+            "Mean over the cases of D_val in which the class is annotated and is present or "
+            "predicted, then over seeds" +
+                std::string(known ? "; beside it how many cases annotate it." : "."));
+    std::vector<std::pair<std::string, Index>> columns;  // policy and |D_1|: each at its best size
+    for (const std::string& policy : policies_) {
+      const GainResult* most = nullptr;
+      for (const GainResult& gain : in_.results.gains)
+        if (gain.policy == policy && gain.d0 == d0 && (!most || gain.gain > most->gain))
+          most = &gain;
+      if (most != nullptr) columns.emplace_back(policy, most->d1);
+    }
+    if (best_ == nullptr) columns.emplace_back(last.policy, last.d1);
+    std::vector<std::string> heads = {"Class"};
+    if (known) heads.insert(heads.end(), {"in D_0", "in D_1", "in D_val"});
+    if (best_ != nullptr) heads.push_back("M_0 " + in_.baseline);
+    for (const auto& [policy, d1] : columns) {
+      heads.push_back((best_ != nullptr ? "M_1 " : "") + policy +
+                      (columns.size() > 1 ? ", |D_1| = " + std::to_string(d1) : ""));
+      if (best_ != nullptr) heads.push_back("Gain");
+    }
+    open_table(heads);
+    for (std::size_t c = 0; c < in_.results.classes.size(); ++c) {
+      out_ += "<tr><th scope=\"row\">" + swatch(Index(c) + 1) + escaped(in_.results.classes[c]) +
+              "</th>";
+      if (known)
+        for (const Index n : {in_.uses[c].d0, in_.uses[c].d1, in_.uses[c].validation})
+          cell(std::to_string(n));
+      const double before = class_over_seeds(in_.baseline, d0, 0, c);
+      if (best_ != nullptr) cell(shown(before));
+      for (const auto& [policy, d1] : columns) {
+        const double after = class_over_seeds(policy, best_ != nullptr ? d0 : last.d0, d1, c);
+        cell(shown(after));
+        if (best_ != nullptr) cell(tinted(after - before, shown(after - before, 4, true)));
+      }
+      out_ += "</tr>\n";
+    }
+    close_table();
+  }
+
+  void examples() {
+    if (in_.cases.empty()) return;
+    heading("Best, median and worst case",
+            "Ranked by the Dice of M_1. The axial slice in which the truth shows most, patient's "
+            "right on the left.");
+    for (const ShownCase& one : in_.cases) {
+      out_ += "<figure class=\"case\"><h3>" + escaped(one.rank) + " <span>" + escaped(one.id);
+      if (!std::isnan(one.before)) out_ += " · M<sub>0</sub> " + shown(one.before, 3);
+      if (!std::isnan(one.after))
+        out_ += std::string(" · ") + (best_ != nullptr ? "M<sub>1</sub> " : "Dice ") +
+                shown(one.after, 3);
+      out_ += "</span></h3><div class=\"panels\" style=\"--panels:" +
+              std::to_string(std::max<std::size_t>(1, one.panels.size())) + "\">";
+      for (const auto& [caption, picture] : one.panels)
+        out_ += "<div><img alt=\"" + escaped(one.id + ": " + caption) + "\" width=\"" +
+                std::to_string(picture.width) + "\" height=\"" + std::to_string(picture.height) +
+                "\" src=\"" + data_uri(picture) + "\">" + typeset(caption) + "</div>";
+      out_ += "</div><div class=\"legend\">";
+      for (const Index label : one.classes)
+        if (label >= 1 && label <= Index(in_.results.classes.size()))
+          out_ += "<span>" + swatch(label) + escaped(in_.results.classes[std::size_t(label) - 1]) +
+                  "</span>";
+      out_ += "</div></figure>\n";
+    }
+  }
+
+  void curves() {
+    if (in_.curves.empty()) return;
+    heading("Training", "Each line is one run.");
+    out_ += "<div class=\"charts\">\n";
+    const auto draw = [&](const std::string& policy) {
+      LineChart chart{"Loss of " + policy, "minutes of training", "loss", {}};
+      for (const TrainingCurve& curve : in_.curves)
+        if (curve.policy == policy)
+          chart.series.push_back({"", color(policy), curve.minutes, curve.loss});
+      if (!chart.series.empty()) figure(to_svg(chart), chart.title);
+    };
+    draw(in_.baseline);
+    for (const std::string& policy : policies_) draw(policy);
+    out_ += "</div>\n";
+  }
+
+  void runs() {
+    if (in_.results.runs.empty()) return;
+    heading("Every run");
+    open_table(
+        {"Policy", "Seed", "|D_0|", "|D_1|", "Minutes", "Steps", "Dice", "HD95, mm", "Gain"});
+    for (const RunResult& run : in_.results.runs) {
+      const RunResult* partner =
+          run.d1 > 0 ? in_.results.find(in_.baseline, run.seed, run.d0, 0) : nullptr;
+      out_ += "<tr><th scope=\"row\">" + escaped(run.policy) + "</th>";
+      for (const Index n : {run.seed, run.d0, run.d1}) cell(std::to_string(n));
+      cell(shown(run.minutes, 2));
+      cell(std::to_string(run.steps));
+      cell(shown(run.mean_dice()));
+      cell(shown(run.mean_hd95(), 2));
+      const double gain = partner != nullptr ? run.mean_dice() - partner->mean_dice() : undefined;
+      cell(tinted(gain, shown(gain, 4, true)));
+      out_ += "</tr>\n";
+    }
+    close_table();
+  }
+
+  void rules() {
+    heading("What the numbers mean");
+    std::vector<std::string> all = {score_rules()};
+    if (best_ != nullptr) {
+      all.push_back(
+          "The gain is the mean Dice of M_1 minus that of M_0 of the same seed and size, "
+          "averaged over seeds.");
+      all.push_back(
+          "Its 95 % interval is a paired bootstrap: seeds and cases are drawn again with "
+          "replacement, 10 000 times, the same cases for both models.");
+      all.push_back(
+          "p is Wilcoxon's signed-rank test over cases, two-sided, on each case's "
+          "difference averaged over seeds: it does not see how seeds differ, and is not corrected "
+          "for several comparisons.");
+    }
+    all.insert(all.end(), in_.rules.begin(), in_.rules.end());
+    out_ += "<ul>\n";
+    for (const std::string& rule : all) out_ += "<li>" + typeset(rule) + "</li>\n";
+    out_ += "</ul>\n";
+    if (in_.command.empty()) return;
+    out_ += "<h3>The command</h3>\n<pre><code>" + escaped(in_.command) + "</code></pre>\n";
+  }
+
+  void manifest() {
+    if (!in_.manifest.is_object()) return;
+    heading("Manifest");
+    const auto row = [&](const std::string& name, const Json& value) {
+      out_ += "<tr><th scope=\"row\">" + escaped(name) + "</th><td>" +
+              escaped(value.is_string() ? value.as_string() : value.dump()) + "</td></tr>\n";
+    };
+    const auto table = [&](const Json& members, bool plain) {
+      out_ += "<div class=\"wide manifest\"><table><tbody>\n";
+      for (const auto& [name, value] : members.as_object())
+        if (!plain || !value.is_object()) row(name, value);
+      out_ += "</tbody></table></div>\n";
+    };
+    table(in_.manifest, true);
+    for (const auto& [name, value] : in_.manifest.as_object())
+      if (value.is_object()) {
+        out_ += "<details><summary>" + escaped(name) + "</summary>";
+        table(value, false);
+        out_ += "</details>\n";
+      }
+  }
+
+  const ReportInput& in_;
+  const GainResult* best_ = nullptr;
+  std::vector<std::string> policies_;  // all but the baseline, in order of their runs
+  std::string out_;
+};
+
+/// The report as one HTML page that loads nothing from elsewhere.
+inline std::string report_html(const ReportInput& input) { return Report(input).html(); }
+
+/// Writes the page, whole or not at all.
+///
+///   throws   FileError when a folder or the space for it is missing
+inline void write_report(const std::string& path, const ReportInput& input) {
+  write_text(path, report_html(input));
+}
+
+}  // namespace segmed

@@ -1,0 +1,340 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include <segmed/core/annotated_set.hpp>
+#include <segmed/core/config.hpp>
+#include <segmed/core/error.hpp>
+#include <segmed/core/json.hpp>
+#include <segmed/experiment/statistics.hpp>
+#include <segmed/train/metrics.hpp>
+#include <segmed/train/safetensors.hpp>
+
+namespace segmed {
+
+/// A case's scores by foreground class: NaN where the class has none. Class c of a label map stands
+/// at c - 1.
+struct CaseResult {
+  std::string id;
+  AnnotatedSet annotated;
+  std::vector<double> dice, hd95;
+
+  static CaseResult of(const CaseScore& score) {
+    CaseResult result{score.id, {}, {}, {}};
+    for (std::size_t c = 1; c < score.classes.size(); ++c) {
+      const ClassScore& one = score.classes[c];
+      if (one.presence != Presence::not_annotated)
+        result.annotated = result.annotated.with(Index(c));
+      result.dice.push_back(one.dice);
+      result.hd95.push_back(one.hd95);
+    }
+    return result;
+  }
+};
+
+/// One trained model: how it was trained, and its scores on D_val.
+struct RunResult {
+  std::string policy;
+  Index seed = 0, d0 = 0, d1 = 0;
+  double minutes = 0;
+  Index steps = 0;
+  std::vector<CaseResult> cases;
+
+  /// Each case's mean over its classes.
+  std::vector<double> case_means() const {
+    std::vector<double> means;
+    for (const CaseResult& one : cases) means.push_back(mean_of(one.dice));
+    return means;
+  }
+  double mean_dice() const { return mean_of(case_means()); }
+  double mean_hd95() const {
+    std::vector<double> means;
+    for (const CaseResult& one : cases) means.push_back(mean_of(one.hd95));
+    return mean_of(means);
+  }
+  /// The mean of one class (by its place in the list of foreground classes) over cases.
+  double class_mean(std::vector<double> CaseResult::*score, std::size_t c) const {
+    DefinedMean mean;
+    for (const CaseResult& one : cases)
+      if (c < (one.*score).size()) mean.add((one.*score)[c]);
+    return mean.value();
+  }
+};
+
+/// M_1 minus M_0 of the same seeds and sizes: the mean Dice, its interval, Wilcoxon's p over cases.
+struct GainResult {
+  std::string policy;
+  Index d0 = 0, d1 = 0;
+  double gain = undefined, low = undefined, high = undefined, p = undefined;
+  std::vector<double> seeds;
+};
+
+/// Everything that a comparison has found so far.
+struct Results {
+  std::vector<std::string> classes;  // foreground
+  std::vector<RunResult> runs;
+  std::vector<GainResult> gains;
+
+  /// The run of that kind, or nullptr.
+  const RunResult* find(const std::string& policy, Index seed, Index d0, Index d1) const {
+    for (const RunResult& run : runs)
+      if (run.policy == policy && run.seed == seed && run.d0 == d0 && run.d1 == d1) return &run;
+    return nullptr;
+  }
+  /// All runs of a policy at one size.
+  std::vector<const RunResult*> runs_of(const std::string& policy, Index d0, Index d1) const {
+    std::vector<const RunResult*> all;
+    for (const RunResult& run : runs)
+      if (run.policy == policy && run.d0 == d0 && run.d1 == d1) all.push_back(&run);
+    return all;
+  }
+};
+
+/// Pairs every run that used D_1 with the baseline (d1 = 0) of its seed and d0, case by case, and
+/// fills `gains`. Runs whose partner is not finished wait for it.
+///
+///   throws   DataError when two paired runs were not evaluated on the same cases
+inline void compare_runs(Results& results, const std::string& baseline = "supervised",
+                         const BootstrapOptions& options = {}) {
+  results.gains.clear();
+  const auto known = [&](const RunResult& run) {
+    for (const GainResult& gain : results.gains)
+      if (gain.policy == run.policy && gain.d0 == run.d0 && gain.d1 == run.d1) return true;
+    return false;
+  };
+  for (const RunResult& first : results.runs) {
+    if (first.d1 == 0 || known(first)) continue;
+    PairedScores scores;
+    for (const RunResult* after : results.runs_of(first.policy, first.d0, first.d1)) {
+      const RunResult* before = results.find(baseline, after->seed, after->d0, 0);
+      if (before == nullptr) continue;
+      bool same = before->cases.size() == after->cases.size();
+      for (std::size_t i = 0; same && i < after->cases.size(); ++i)
+        same = before->cases[i].id == after->cases[i].id;
+      require<DataError>(same, "compare", after->policy, " and ", baseline, " of seed ",
+                         after->seed, " were evaluated on different cases");
+      scores.before.push_back(before->case_means());
+      scores.after.push_back(after->case_means());
+    }
+    if (scores.before.empty() || scores.before[0].empty()) continue;
+    const Interval interval = bootstrap_gain(scores, options);
+    results.gains.push_back({first.policy, first.d0, first.d1, interval.value, interval.low,
+                             interval.high, signed_rank(scores.case_differences()).p,
+                             scores.gains()});
+  }
+  std::vector<std::string> order;  // of policies, as they first appear
+  for (const RunResult& run : results.runs) order.push_back(run.policy);
+  const auto key = [&](const GainResult& gain) {
+    return std::tuple(std::find(order.begin(), order.end(), gain.policy), gain.d0, gain.d1);
+  };
+  std::stable_sort(results.gains.begin(), results.gains.end(),
+                   [&](const GainResult& a, const GainResult& b) { return key(a) < key(b); });
+}
+
+/// {class: score} of a case: null where the class is absent and not predicted; a class that is not
+/// annotated does not stand there.
+inline Json class_scores(const std::vector<std::string>& classes, const CaseResult& one,
+                         const std::vector<double>& scores) {
+  Json::Object members;
+  for (std::size_t c = 0; c < classes.size() && c < scores.size(); ++c)
+    if (one.annotated.has(Index(c) + 1)) members.push_back({classes[c], scores[c]});
+  return members;
+}
+
+inline Json to_json(const Results& results) {
+  Json json = Json::Object{
+      {"classes", Json::list(results.classes)}, {"runs", Json::Array{}}, {"gains", Json::Array{}}};
+  const auto summary = [&](const RunResult& run, double mean,
+                           std::vector<double> CaseResult::*score) {
+    Json::Object per_class;
+    for (std::size_t c = 0; c < results.classes.size(); ++c)
+      per_class.push_back({results.classes[c], run.class_mean(score, c)});
+    return Json(Json::Object{{"mean", mean}, {"per_class", std::move(per_class)}});
+  };
+  for (const RunResult& run : results.runs) {
+    Json::Array cases;
+    for (const CaseResult& one : run.cases)
+      cases.push_back(Json::Object{{"id", one.id},
+                                   {"dice", class_scores(results.classes, one, one.dice)},
+                                   {"hd95", class_scores(results.classes, one, one.hd95)}});
+    json["runs"].push_back(Json::Object{{"policy", run.policy},
+                                        {"seed", run.seed},
+                                        {"d0", run.d0},
+                                        {"d1", run.d1},
+                                        {"minutes", run.minutes},
+                                        {"steps", run.steps},
+                                        {"dice", summary(run, run.mean_dice(), &CaseResult::dice)},
+                                        {"hd95", summary(run, run.mean_hd95(), &CaseResult::hd95)},
+                                        {"cases", std::move(cases)}});
+  }
+  for (const GainResult& gain : results.gains)
+    json["gains"].push_back(Json::Object{{"policy", gain.policy},
+                                         {"d0", gain.d0},
+                                         {"d1", gain.d1},
+                                         {"gain", gain.gain},
+                                         {"low", gain.low},
+                                         {"high", gain.high},
+                                         {"p", gain.p},
+                                         {"seeds", Json::list(gain.seeds)}});
+  return json;
+}
+
+/// What `evaluate --json` prints: means over cases, of each class, and each case's scores.
+inline Json evaluation_json(const std::vector<std::string>& classes,
+                            const std::vector<CaseScore>& cases) {
+  const ScoreSummary all = ScoreSummary::of(cases);
+  Json json;
+  json["mean"] = Json::Object{{"dice", all.dice.value()},
+                              {"iou", all.iou.value()},
+                              {"hd95", all.hd95.value()},
+                              {"assd", all.assd.value()}};
+  json["per_class"] = Json::Object{};
+  for (std::size_t c = 0; c < classes.size(); ++c) {
+    const ClassSummary sum = c + 1 < all.classes.size() ? all.classes[c + 1] : ClassSummary{};
+    json["per_class"][classes[c]] = Json::Object{
+        {"dice", sum.dice.value()}, {"iou", sum.iou.value()},   {"hd95", sum.hd95.value()},
+        {"assd", sum.assd.value()}, {"cases", sum.annotated},   {"absent", sum.absent},
+        {"missed", sum.missed},     {"invented", sum.invented}, {"found", sum.found}};
+  }
+  json["cases"] = Json::Array{};
+  for (const CaseScore& score : cases) {
+    const CaseResult one = CaseResult::of(score);
+    json["cases"].push_back(Json::Object{{"id", one.id},
+                                         {"dice", class_scores(classes, one, one.dice)},
+                                         {"hd95", class_scores(classes, one, one.hd95)}});
+  }
+  return json;
+}
+
+/// Throws DataError where a member is missing, of another kind, or names an unknown class.
+inline Results results_of(const Json& json) {
+  const auto number = [](const Json& value) {
+    return value.is_null() ? undefined : value.as_number();
+  };
+  Results results;
+  for (const Json& name : json.at("classes").as_array())
+    results.classes.push_back(name.as_string());
+  const auto place = [&](const std::string& name) {
+    const auto at = std::find(results.classes.begin(), results.classes.end(), name);
+    require<DataError>(at != results.classes.end(), "results", "class ", name,
+                       " is not in the list");
+    return std::size_t(at - results.classes.begin());
+  };
+  for (const Json& from : json.at("runs").as_array()) {
+    RunResult run{from.at("policy").as_string(),
+                  from.at("seed").as_index(),
+                  from.at("d0").as_index(),
+                  from.at("d1").as_index(),
+                  number(from.at("minutes")),
+                  from.at("steps").as_index(),
+                  {}};
+    for (const Json& item : from.at("cases").as_array()) {
+      CaseResult one{item.at("id").as_string(), {}, {}, {}};
+      one.dice.assign(results.classes.size(), undefined);
+      one.hd95 = one.dice;
+      for (const auto& [name, score] : item.at("dice").as_object()) {
+        one.annotated = one.annotated.with(Index(place(name)) + 1);
+        one.dice[place(name)] = number(score);
+      }
+      if (const Json* hd95 = item.find("hd95"))
+        for (const auto& [name, score] : hd95->as_object()) one.hd95[place(name)] = number(score);
+      run.cases.push_back(std::move(one));
+    }
+    results.runs.push_back(std::move(run));
+  }
+  for (const Json& from : json.at("gains").as_array()) {
+    GainResult gain{from.at("policy").as_string(), from.at("d0").as_index(),
+                    from.at("d1").as_index(),      number(from.at("gain")),
+                    number(from.at("low")),        number(from.at("high")),
+                    number(from.at("p")),          {}};
+    for (const Json& seed : from.at("seeds").as_array()) gain.seeds.push_back(number(seed));
+    results.gains.push_back(std::move(gain));
+  }
+  return results;
+}
+
+/// Writes text as a file that is whole or not there.
+///
+///   throws   FileError when a folder or the space for it is missing
+inline void write_text(const std::string& path, std::string_view text) {
+  AtomicFile file(path);
+  file.write(text);
+  file.commit();
+}
+
+/// A value of a CSV table, quoted where it must be.
+inline std::string csv_field(const std::string& text) {
+  if (text.find_first_of(",\"\r\n") == text.npos) return text;
+  std::string out = "\"";
+  for (const char c : text) out += c == '"' ? std::string("\"\"") : std::string(1, c);
+  return out + '"';
+}
+
+/// One line per run, case and annotated class; empty where a score is not defined.
+inline std::string to_csv(const Results& results) {
+  const auto number = [](double v) { return std::isnan(v) ? std::string() : number_text(v); };
+  std::string out = "policy,seed,d0,d1,minutes,steps,case,class,dice,hd95_mm\n";
+  for (const RunResult& run : results.runs)
+    for (const CaseResult& one : run.cases)
+      for (std::size_t c = 0; c < results.classes.size() && c < one.dice.size(); ++c) {
+        if (!one.annotated.has(Index(c) + 1)) continue;
+        out += csv_field(run.policy);
+        for (const double value :
+             {double(run.seed), double(run.d0), double(run.d1), run.minutes, double(run.steps)})
+          out += ',' + number(value);
+        out += ',' + csv_field(one.id) + ',' + csv_field(results.classes[c]) + ',' +
+               number(one.dice[c]) + ',' + number(one.hd95[c]) + '\n';
+      }
+  return out;
+}
+
+/// A LaTeX table of the gains that needs no package.
+inline std::string to_tex(const Results& results, const std::string& baseline = "supervised") {
+  const auto escaped = [](const std::string& text) {
+    std::string out;
+    for (const char c : text) {
+      if (std::string_view("_&%$#{}").find(c) != std::string_view::npos) out += '\\';
+      out += c == '\\' || c == '~' || c == '^' ? ' ' : c;
+    }
+    return out;
+  };
+  const auto mean = [&](const std::string& policy, Index d0, Index d1) {
+    DefinedMean all;
+    for (const RunResult* run : results.runs_of(policy, d0, d1)) all.add(run->mean_dice());
+    return fixed(all.value(), 4);
+  };
+  std::string out =
+      "\\begin{tabular}{lrrrrrrr}\n\\hline\n"
+      "policy & $|D_0|$ & $|D_1|$ & $M_0$ & $M_1$ & gain & 95\\,\\% interval & $p$ \\\\\n\\hline\n";
+  for (const GainResult& gain : results.gains)
+    out += escaped(gain.policy) + " & " + std::to_string(gain.d0) + " & " +
+           std::to_string(gain.d1) + " & " + mean(baseline, gain.d0, 0) + " & " +
+           mean(gain.policy, gain.d0, gain.d1) + " & $" + fixed(gain.gain, 4, true) + "$ & $" +
+           fixed(gain.low, 4, true) + "$ to $" + fixed(gain.high, 4, true) + "$ & $" +
+           p_text(gain.p) + "$ \\\\\n";
+  return out + "\\hline\n\\end{tabular}\n";
+}
+
+/// Writes results.json, results.csv and table.tex into a folder, each whole or not at all.
+inline void write_results(const std::string& folder, const Results& results) {
+  write_text(folder + "/results.csv", to_csv(results));
+  write_text(folder + "/table.tex", to_tex(results));
+  write_text(folder + "/results.json", to_json(results).dump(1) + "\n");
+}
+
+/// Reads a results.json.
+///
+///   throws   FileError when it cannot be read or is no JSON; DataError when it holds something
+///   else
+inline Results read_results(const std::string& path) {
+  return results_of(parse_json(read_bytes(path), path));
+}
+
+}  // namespace segmed

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <atomic>
+#include <functional>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <segmed/core/schedule.hpp>
+#include <segmed/data/loader.hpp>
+#include <segmed/train/checkpoint.hpp>
+
+namespace segmed {
+
+/// How a run goes. The budget is `steps` or `minutes` of training; schedules follow the fraction of
+/// it that is used.
+struct RunOptions {
+  std::string name = "run";
+  Index steps = 0;
+  double minutes = 0;
+  std::uint64_t seed = 1;
+  Extent3 patch = {48, 48, 48};  // x, y, z in voxels; z = 1 for 2-D networks
+  Index batch = 2;               // patches of D_0, and as many of D_1, per step
+  std::optional<Preparation> preparation =
+      {};  // none: own spacing, each scan by its mean and deviation
+  Augment augment = {};
+  float foreground = 2.0f / 3;  // chance that a patch is laid around a class
+  std::function<float(float)> schedule = Poly{};
+  double max_norm = 12;     // of the gradient
+  float average = 0;        // predict with a moving average of the weights; 0: with the last ones
+  Index rounds = 1;         // how often a policy's start_round is called
+  Index memory_mib = 2048;  // for prepared cases
+  bool quiet = false;       // no progress bar
+
+  std::string out = {};            // folder for checkpoints; empty: nothing is written
+  bool resume = false;             // go on from out/last.safetensors if it is there
+  double checkpoint_seconds = 30;  // at most so much work is lost
+  ModelCard card = {};             // goes into every checkpoint
+  std::map<std::string, std::string> metadata = {};  // likewise
+  const std::atomic<bool>* stop = nullptr;           // set by a signal: save and return
+
+  // Which cases train, by number; none: all `full` ones as D_0, `partial` and `unlabelled` as D_1.
+  std::optional<std::vector<LoaderCase>> full = {}, partial = {};
+};
+
+/// A point of the training curve.
+struct CurvePoint {
+  Index step = 0;
+  double seconds = 0, labelled = 0, total = 0;
+};
+
+/// What a run did.
+struct RunReport {
+  Index steps = 0;
+  double seconds = 0;  // of training: no evaluation, no checkpoint
+  std::vector<CurvePoint> curve;
+  std::vector<std::string> hooks;  // of the policy, as found
+  std::vector<CaseFault> faults;
+  Index skipped = 0;  // steps without a finite gradient
+  bool interrupted = false;
+};
+
+}  // namespace segmed

@@ -1,0 +1,278 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <chrono>
+#include <filesystem>
+
+#include <segmed/experiment/progress.hpp>
+#include <segmed/experiment/run_options.hpp>
+#include <segmed/semi/samples.hpp>
+#include <segmed/semi/trainer.hpp>
+#include <segmed/train/checkpoint.hpp>
+#include <segmed/train/inference.hpp>
+
+namespace segmed {
+
+/// Counts time only while it is on.
+class StopWatch {
+ public:
+  explicit StopWatch(double seconds = 0) : before_(seconds) {}
+  void start() { since_ = Clock::now(), on_ = true; }
+  void stop() { before_ = seconds(), on_ = false; }
+  double seconds() const {
+    return before_ + (on_ ? std::chrono::duration<double>(Clock::now() - since_).count() : 0.0);
+  }
+
+ private:
+  using Clock = std::chrono::steady_clock;
+  Clock::time_point since_{};
+  double before_;
+  bool on_ = false;
+};
+
+/// D_1 with the labels that a policy gave it.
+class Relabelled {
+ public:
+  struct Labels {
+    std::vector<std::uint8_t> voxels;
+    AnnotatedSet annotated;
+  };
+  bool empty() const { return labels_.empty(); }
+  void set(Index i, Labels labels) { labels_[i] = std::move(labels); }
+  const std::map<Index, Labels>& all() const { return labels_; }
+  /// A store that serves the new labels over those of `base`.
+  std::shared_ptr<CaseStore> over(const std::shared_ptr<CaseStore>& base, Index budget) const {
+    return std::make_shared<CaseStore>(
+        [base, labels = labels_](Index i) {
+          const auto held = base->get(i);
+          require<DataError>(held != nullptr, "relabelled", "case ", i, " cannot be loaded");
+          const auto found = labels.find(i);
+          if (found == labels.end()) return *held;
+          Example example = held->example;
+          example.labels.extent = example.image.extent;
+          example.labels.geometry = example.image.geometry;
+          example.labels.voxels = found->second.voxels;
+          example.annotated = found->second.annotated;
+          return ReadyCase(std::move(example), held->outside);
+        },
+        budget);
+  }
+
+ private:
+  std::map<Index, Labels> labels_;
+};
+
+/// The training cases of a cohort: `full` ones, or those of D_1.
+template <Cohort C>
+std::vector<LoaderCase> training_cases(const C& cohort, bool full) {
+  std::vector<LoaderCase> cases;
+  for (Index i = 0; i < cohort.size(); ++i) {
+    const Part part = cohort.info(i).part;
+    const bool wanted =
+        full ? part == Part::full : part == Part::partial || part == Part::unlabelled;
+    if (wanted) cases.push_back({i});
+  }
+  return cases;
+}
+
+/// One run: batches in, steps, checkpoints and a report out.
+template <Cohort C, class T>
+class RunSession {
+ public:
+  using F = typename T::F;
+
+  RunSession(const RunOptions& options, const C& cohort, T& trainer)
+      : options_(options),
+        classes_(cohort.class_table()),
+        trainer_(trainer),
+        full_cases_(options.full ? *options.full : training_cases(cohort, true)),
+        partial_cases_(options.partial ? *options.partial : training_cases(cohort, false)),
+        budget_(options.memory_mib << 20),
+        store_(make_store(cohort, options.preparation.value_or(Preparation{}), budget_)) {
+    report_.hooks = T::hooks.names();
+  }
+
+  RunReport run() {
+    if (options_.resume) load();
+    Loader full(store_, classes_, full_cases_, loader_options(0));
+    open_partial();
+    Progress progress(options_.name, options_.quiet);
+    watch_ = StopWatch(report_.seconds);
+    watch_.start();
+    double saved = watch_.seconds();
+    while (used() < 1 && !stopped()) {
+      start_round_if_due();
+      const auto samples = to_samples<F>(full.batch(trainer_.step()));
+      const auto others = partial_ ? to_samples<F>(partial_->batch(trainer_.step())) : Samples<F>{};
+      const double before = used();
+      const StepResult result =
+          trainer_.step(samples, others, before, options_.schedule(float(before)));
+      note(result);
+      progress.at(std::min(1.0, used()), line(result));
+      if (!options_.out.empty() && watch_.seconds() - saved >= options_.checkpoint_seconds) {
+        watch_.stop();
+        save();
+        watch_.start();
+        saved = watch_.seconds();
+      }
+    }
+    watch_.stop();
+    report_.interrupted = used() < 1;
+    report_.steps = trainer_.step();
+    report_.seconds = watch_.seconds();
+    report_.faults = store_->faults();
+    if (!options_.out.empty()) save();
+    progress.done(report_.interrupted ? "interrupted" : "done");
+    return report_;
+  }
+
+ private:
+  /// The fraction of the budget that is used.
+  double used() const {
+    if (options_.steps > 0) return double(trainer_.step()) / double(options_.steps);
+    return watch_.seconds() / (60 * options_.minutes);
+  }
+  bool stopped() const { return options_.stop && options_.stop->load(); }
+  LoaderOptions loader_options(std::uint32_t stream) const {
+    LoaderOptions o;
+    o.sample.patch = options_.patch;
+    o.sample.foreground = options_.foreground;
+    o.sample.augment = options_.augment;
+    o.sample.strong_view = T::needs.strong_view;
+    o.batch = options_.batch;
+    o.seed = options_.seed;
+    o.stream = stream;
+    return o;
+  }
+  void open_partial() {
+    partial_.reset();
+    if (partial_cases_.empty()) return;
+    auto cases = partial_cases_;
+    for (auto& c : cases)
+      if (relabelled_.all().count(c.index)) c.left = AnnotatedSet::all(255);
+    partial_ =
+        std::make_unique<Loader>(relabelled_.empty() ? store_ : relabelled_.over(store_, budget_),
+                                 classes_, cases, loader_options(1));
+  }
+  void note(const StepResult& result) {
+    report_.skipped += result.skipped ? 1 : 0;
+    labelled_ += result.labelled, total_ += result.total, ++noted_;
+    const Index stride = std::max<Index>(1, report_.curve.empty() ? 1 : trainer_.step() / 100);
+    if (trainer_.step() % stride != 0) return;
+    report_.curve.push_back(
+        {trainer_.step(), watch_.seconds(), labelled_ / double(noted_), total_ / double(noted_)});
+    labelled_ = total_ = 0, noted_ = 0;
+  }
+  std::string line(const StepResult& result) const {
+    std::ostringstream text;
+    text.precision(3);
+    text << std::fixed << "step " << trainer_.step() << "  loss " << result.total;
+    return text.str();
+  }
+
+  /// Round k starts when k / rounds of the budget are used.
+  void start_round_if_due() {
+    if constexpr (T::hooks.start_round) {
+      const Index due = std::min(options_.rounds - 1, Index(used() * double(options_.rounds)));
+      if (round_ >= due) return;
+      round_ = due;
+      Round<F> round;
+      round.number = due;
+      for (const LoaderCase& c : partial_cases_) round.cases.push_back(case_of(c));
+      trainer_.policy().start_round(round);
+      if (!relabelled_.empty()) open_partial();
+    }
+  }
+  typename Round<F>::Case case_of(const LoaderCase& c) {
+    const auto held = store_->get(c.index);
+    if (!held) return {};
+    typename Round<F>::Case view;
+    view.id = held->example.id;
+    view.annotated = AnnotatedSet::both(held->example.annotated, c.left);
+    view.labels = [held, left = view.annotated] {
+      auto labels = held->example.labels.voxels;
+      for (auto& label : labels)
+        if (label != ignored && !left.has(label)) label = 0;
+      return labels;
+    };
+    view.predict = [this, held] {
+      const SlidingWindow how{.patch = options_.patch, .outside = held->outside.at(0)};
+      return segment<F>(trainer_.predictor(), held->example.image, how).labels.voxels;
+    };
+    view.relabel = [this, index = c.index](std::vector<std::uint8_t> labels, AnnotatedSet set) {
+      relabelled_.set(index, {std::move(labels), set});
+    };
+    return view;
+  }
+
+  std::string path() const { return options_.out + "/last.safetensors"; }
+  void save() {
+    std::filesystem::create_directories(options_.out);
+    Checkpoint point;
+    point.state = {options_.seed, trainer_.step(), watch_.seconds()};
+    point.texts = options_.metadata;
+    point.card = options_.card;
+    trainer_.save(point);
+    Json curve;
+    for (const CurvePoint& at : report_.curve)
+      curve.push_back(
+          Json::list(std::vector<double>{double(at.step), at.seconds, at.labelled, at.total}));
+    point.texts["run.curve"] = curve.dump();
+    point.texts["run.round"] = std::to_string(round_);
+    point.texts["run.pending"] =
+        Json::list(std::vector<double>{labelled_, total_, double(noted_)}).dump();
+    for (const auto& [index, labels] : relabelled_.all()) {
+      const auto name = "relabelled." + std::to_string(index);
+      point.keep(name + ".voxels", StoredTensor::of(labels.voxels));
+      point.keep(name + ".annotated", StoredTensor::of(std::vector<std::uint64_t>(
+                                          labels.annotated.words, labels.annotated.words + 4)));
+    }
+    point.write(path());
+  }
+  void load() {
+    if (!std::filesystem::exists(path())) return;  // stopped before its first checkpoint
+    const Checkpoint point = Checkpoint::read(path());
+    require<ConfigError>(point.state.seed == options_.seed, "run", path(), ": was made with seed ",
+                         point.state.seed, ", not ", options_.seed);
+    require<ConfigError>(
+        point.card.isa == options_.card.isa, "run", path(), ": was made with the instruction set ",
+        point.card.isa, ", this run uses ", options_.card.isa,
+        ", so its bits would differ; set SEGMED_ISA=", point.card.isa, " or start anew");
+    trainer_.load(point);
+    report_.seconds = point.state.seconds;
+    const Json curve = parse_json(point.text("run.curve"), path());
+    for (const Json& at : curve.as_array()) {
+      const auto& p = at.as_array();
+      report_.curve.push_back({Index(p.at(0).as_number()), p.at(1).as_number(), p.at(2).as_number(),
+                               p.at(3).as_number()});
+    }
+    round_ = point.number<Index>("run.round");
+    const Json pending = parse_json(point.text("run.pending"), path());
+    labelled_ = pending.as_array().at(0).as_number();
+    total_ = pending.as_array().at(1).as_number();
+    noted_ = Index(pending.as_array().at(2).as_number());
+    for (const LoaderCase& c : partial_cases_) {
+      const auto name = "relabelled." + std::to_string(c.index);
+      if (!point.has(name)) continue;
+      Relabelled::Labels labels;
+      labels.voxels = point.numbers<std::uint8_t>(name + ".voxels");
+      const auto words = point.numbers<std::uint64_t>(name + ".annotated");
+      for (std::size_t k = 0; k < 4; ++k) labels.annotated.words[k] = words.at(k);
+      relabelled_.set(c.index, std::move(labels));
+    }
+  }
+
+  const RunOptions& options_;
+  ClassTable classes_;
+  T& trainer_;
+  std::vector<LoaderCase> full_cases_, partial_cases_;
+  Index budget_;
+  std::shared_ptr<CaseStore> store_;
+  std::unique_ptr<Loader> partial_;
+  Relabelled relabelled_;
+  StopWatch watch_;
+  RunReport report_;
+  Index round_ = -1, noted_ = 0;
+  double labelled_ = 0, total_ = 0;
+};
+
+}  // namespace segmed

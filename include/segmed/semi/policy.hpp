@@ -1,0 +1,199 @@
+// SPDX-License-Identifier: Apache-2.0
+// A policy is a plain struct that adds one term to the loss of a step. What else it may have:
+//
+//   Value supervised(now)        replaces the term of the labels
+//   void after_step(now)         the weights have just moved
+//   void start_round(round)      before each round: `round` predicts and relabels the cases of D_1
+//   const auto& predictor(net)   the network to predict with; the student otherwise
+//   static constexpr Needs needs what the loader shall prepare
+//   members(self, visit)         what it owns: trained with the student, or inside of a Frozen
+//   save / load                  plain state that a checkpoint shall keep
+#pragma once
+#include <functional>
+
+#include <segmed/semi/step.hpp>
+
+namespace segmed {
+
+/// D_1 as a policy sees it before a round: whole cases, in the order of the cohort.
+template <FeatureMap F>
+struct Round {
+  using D = typename F::device;
+  Index number = 0;  // 0 before the first step
+  struct Case {
+    std::string id;
+    AnnotatedSet annotated;
+    /// Class numbers for every voxel, as the predicting network sees them.
+    std::function<std::vector<std::uint8_t>()> predict;
+    /// What D_1 says of this case from now on: labels for every voxel, 255 where nobody knows.
+    std::function<void(std::vector<std::uint8_t>, AnnotatedSet)> relabel;
+    /// The labels that people drew.
+    std::function<std::vector<std::uint8_t>()> labels;
+  };
+  std::vector<Case> cases;
+};
+
+/// A plain struct with `auto loss(auto& now)` that returns a Scalar of the network's Features.
+template <class P, class Net, class Loss>
+concept SemiPolicy = requires(P& policy, SemiStep<Net, Loss>& now) {
+  { policy.loss(now) } -> std::same_as<typename SemiStep<Net, Loss>::Value>;
+};
+
+/// The hooks of a policy, by name: what of it takes part in a run.
+struct Hooks {
+  bool supervised = false, after_step = false, start_round = false, predictor = false,
+       needs = false, members = false;
+
+  std::vector<std::string> names() const {
+    std::vector<std::string> all = {"loss"};
+    const std::pair<bool, const char*> list[] = {
+        {supervised, "supervised"}, {after_step, "after_step"}, {start_round, "start_round"},
+        {predictor, "predictor"},   {needs, "needs"},           {members, "members"}};
+    for (const auto& [has, name] : list)
+      if (has) all.push_back(name);
+    return all;
+  }
+};
+template <class P, class Net, class Loss>
+constexpr Hooks hooks_of() {
+  using Now = SemiStep<Net, Loss>;
+  Hooks hooks;
+  hooks.supervised = requires(P & p, Now & now) { p.supervised(now); };
+  hooks.after_step = requires(P & p, Now & now) { p.after_step(now); };
+  hooks.start_round = requires(P & p, Round<typename Net::Features> & r) { p.start_round(r); };
+  hooks.predictor = requires(const P& p, const Net& n) { p.predictor(n); };
+  hooks.needs = requires { P::needs; };
+  hooks.members = Module<P>;
+  return hooks;
+}
+
+/// Every hook's name, so that a second base with the same name makes it ambiguous: the one way to
+/// ask whether P has a member of that name, template or not.
+struct HookNames {
+  int supervised, after_step, start_round, predictor;
+};
+template <class P>
+struct Ambiguous : P, HookNames {};
+
+/// Whether every hook that P has by name can be called as written above: a wrong signature must not
+/// pass for no hook.
+template <class P, class Net, class Loss>
+constexpr bool hooks_fit() {
+  if constexpr (requires(P p) { p.first, p.second, P::composed; }) {
+    return hooks_fit<decltype(P::first), Net, Loss>() &&
+           hooks_fit<decltype(P::second), Net, Loss>();
+  } else if constexpr (std::is_final_v<P>) {
+    return true;
+  } else {
+    using A = Ambiguous<P>;
+    constexpr Hooks found = hooks_of<P, Net, Loss>();
+    return (requires { &A::supervised; } || found.supervised) &&
+           (requires { &A::after_step; } || found.after_step) &&
+           (requires { &A::start_round; } || found.start_round) &&
+           (requires { &A::predictor; } || found.predictor);
+  }
+}
+
+template <class P>
+constexpr Needs needs_of() {
+  if constexpr (requires { P::needs; })
+    return P::needs;
+  else
+    return {};
+}
+/// The network that a policy predicts with.
+template <class P, class Net>
+const auto& predictor(const P& policy, const Net& student) {
+  if constexpr (requires { policy.predictor(student); })
+    return policy.predictor(student);
+  else
+    return student;
+}
+
+/// Whether somebody annotated a class in one of the samples.
+template <FeatureMap F>
+bool any_annotated(const Samples<F>& samples) {
+  for (const AnnotatedSet& set : samples.labels.annotated)
+    if (!set.none()) return true;
+  return false;
+}
+/// The usual term of the labels: D_0, and D_1 as far as it is annotated if the loss can tell.
+template <class Net, class Loss>
+auto supervised(SemiStep<Net, Loss>& now) {
+  auto term = now.labelled_full();
+  if constexpr (Criterion<Loss>::partial_labels)
+    if (any_annotated(now.partial)) term = term + now.labelled_partial();
+  return term;
+}
+/// The term that a policy trains the labels with: its own, or the usual one.
+template <class P, class Net, class Loss>
+auto supervised_by(P& policy, SemiStep<Net, Loss>& now) {
+  if constexpr (requires { policy.supervised(now); })
+    return policy.supervised(now);
+  else
+    return supervised(now);
+}
+
+/// Labels and nothing else: what every policy is compared with.
+struct Supervised {
+  template <class Now>
+  typename Now::Value loss(Now&) {
+    return {};
+  }
+};
+
+/// Two policies at once. At most one of them may replace the term of the labels.
+template <class A, class B>
+struct Both {
+  static constexpr bool composed = true;
+  static constexpr Needs needs = needs_of<A>() | needs_of<B>();
+  A first;
+  B second;
+
+  auto loss(auto& now) { return first.loss(now) + second.loss(now); }
+  auto supervised(auto& now) requires requires { first.supervised(now); } || requires {
+    second.supervised(now);
+  }
+  {
+    constexpr bool one = requires { first.supervised(now); };
+    constexpr bool two = requires { second.supervised(now); };
+    static_assert(
+        !(one && two),
+        "Both: the two policies both replace the term of the labels; see semi/policy.hpp");
+    if constexpr (one)
+      return first.supervised(now);
+    else
+      return second.supervised(now);
+  }
+  void after_step(auto& now) {
+    each([&](auto& p) {
+      if constexpr (requires { p.after_step(now); }) p.after_step(now);
+    });
+  }
+  void start_round(auto& round) {
+    each([&](auto& p) {
+      if constexpr (requires { p.start_round(round); }) p.start_round(round);
+    });
+  }
+  /// The first that has one decides.
+  const auto& predictor(const auto& student) const {
+    if constexpr (requires { first.predictor(student); })
+      return first.predictor(student);
+    else
+      return segmed::predictor(second, student);
+  }
+  static void members(auto& self, auto&& visit) {
+    visit("first", self.first);
+    visit("second", self.second);
+  }
+
+ private:
+  void each(auto&& f) {
+    f(first);
+    f(second);
+  }
+};
+template <class A, class B>
+Both(A, B) -> Both<A, B>;
+
+}  // namespace segmed

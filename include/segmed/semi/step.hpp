@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <optional>
+#include <string>
+#include <vector>
+
+#include <segmed/losses/criterion.hpp>
+#include <segmed/nn/network.hpp>
+#include <segmed/tensor/clock.hpp>
+
+namespace segmed {
+
+/// What a policy asks the loader to prepare.
+struct Needs {
+  bool strong_view = false;  // the same voxels under another, stronger change of intensity
+  bool distance = false;     // signed distance to the annotated foreground
+  friend constexpr Needs operator|(Needs a, Needs b) {
+    return {a.strong_view || b.strong_view, a.distance || b.distance};
+  }
+};
+
+/// A batch of patches. In D_0 every class is annotated; in D_1 the labels say, case by case, which
+/// classes they cover.
+template <FeatureMap F>
+struct Samples {
+  F image;
+  Labels<typename F::device> labels;
+  F strong = {};                        // if needed
+  F distance = {};                      // if needed; in voxels, at most 1 after scaling
+  std::vector<std::string> cases = {};  // the id of each item
+  bool empty() const { return image.empty(); }
+};
+
+/// A loss that is called with outputs at several resolutions.
+template <class L, class F>
+concept DeepLoss = requires(const L& loss, const std::vector<F>& outputs,
+                            const Labels<typename F::device>& labels) {
+  loss(outputs, labels);
+};
+
+/// Everything a policy sees in one step. The student's outputs are computed once, for whoever asks
+/// first. Without D_1, `partial` is empty and only `full` may be asked for.
+template <Network Net, class Loss>
+class SemiStep {
+ public:
+  using F = typename Net::Features;
+  using Value = Scalar<F>;
+  using LabelsOf = Labels<typename F::device>;
+  Net& student;
+  const Loss& loss;  // as the user wrote it
+  const Samples<F>&full, &partial;
+  const Clock<typename F::device>& clock;
+
+  SemiStep(Net& net, const Loss& user_loss, const Samples<F>& d0, const Samples<F>& d1,
+           const Clock<typename F::device>& now)
+      : student(net), loss(user_loss), full(d0), partial(d1), clock(now) {}
+
+  const F& logits_full() { return logits(full, full_); }
+  const F& logits_partial() { return logits(partial, partial_); }
+  /// What the head reads; for networks that show it.
+  const F& features_full() requires SplitNetwork<Net> { return features(full, full_); }
+  const F& features_partial() requires SplitNetwork<Net> { return features(partial, partial_); }
+
+  /// The user's loss of D_0, or of D_1 as it is annotated; deeply supervised if the loss is.
+  Value labelled_full() { return labelled(full, full_); }
+  Value labelled_partial() { return labelled(partial, partial_); }
+  /// The user's loss of any logits and labels.
+  Value criterion(const F& z, const LabelsOf& labels) const {
+    return criterion_with(voxel_loss(), z, labels);
+  }
+  /// Another loss of any logits and labels.
+  template <class L>
+  static Value criterion_with(const L& other, const F& z, const LabelsOf& labels) {
+    return Criterion<L>{other}(z, labels);
+  }
+  /// The user's loss on one map of logits: what is inside of a DeepSupervision.
+  const auto& voxel_loss() const {
+    if constexpr (DeepLoss<Loss, F> && requires { loss.loss; })
+      return loss.loss;
+    else
+      return loss;
+  }
+
+ private:
+  struct Seen {
+    std::optional<F> features;
+    std::vector<F> outputs;  // the finest first
+  } full_, partial_;
+
+  static void check(const Samples<F>& samples) {
+    require<DataError>(!samples.empty(), "SemiStep", "this step has no samples of D_1");
+  }
+  const F& features(const Samples<F>& samples, Seen& seen) {
+    check(samples);
+    if (!seen.features) seen.features.emplace(student.features(samples.image));
+    return *seen.features;
+  }
+  const std::vector<F>& outputs(const Samples<F>& samples, Seen& seen) {
+    check(samples);
+    if (!seen.outputs.empty()) return seen.outputs;
+    if constexpr (DeepNetwork<Net> && DeepLoss<Loss, F>) {
+      seen.outputs = student.outputs(samples.image);
+    } else if constexpr (SplitNetwork<Net>) {
+      // Through the features, because a policy may ask for them as well.
+      seen.outputs.push_back(splits() ? student.classify(features(samples, seen))
+                                      : student(samples.image));
+    } else {
+      seen.outputs.push_back(student(samples.image));
+    }
+    return seen.outputs;
+  }
+  const F& logits(const Samples<F>& samples, Seen& seen) { return outputs(samples, seen).front(); }
+  Value labelled(const Samples<F>& samples, Seen& seen) {
+    if constexpr (DeepLoss<Loss, F>)
+      return Criterion<Loss>{loss}(outputs(samples, seen), samples.labels);
+    else
+      return Criterion<Loss>{loss}(logits(samples, seen), samples.labels);
+  }
+  bool splits() const {
+    if constexpr (requires { student.splits(); })
+      return student.splits();
+    else
+      return true;
+  }
+};
+
+}  // namespace segmed

@@ -1,0 +1,135 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <cmath>
+#include <limits>
+#include <optional>
+
+#include <segmed/autograd/group.hpp>
+#include <segmed/semi/policy.hpp>
+#include <segmed/train/checkpoint.hpp>
+#include <segmed/train/optimizer.hpp>
+
+namespace segmed {
+
+/// What one step did.
+struct StepResult {
+  double labelled = 0;   // the term of the labels
+  double total = 0;      // with what the policy added
+  double norm = 0;       // of the gradient before clipping
+  bool skipped = false;  // the gradient was not finite, and no weight moved
+};
+
+/// A network, a loss, a policy and an optimizer that learn together, one step after the other. It
+/// knows nothing of data, files or clocks on the wall.
+template <Network Net, class Loss, class Policy, class Optimizer>
+class Trainer {
+  static_assert(SemiPolicy<Policy, Net, Loss>,
+                "run: the policy needs `auto loss(auto& now)` that returns a Scalar of the "
+                "network's Features; see semi/policy.hpp");
+  static_assert(hooks_fit<Policy, Net, Loss>(),
+                "run: one of the policy's hooks has the name but not the signature: "
+                "supervised(now), after_step(now), start_round(round), predictor(net); see "
+                "semi/policy.hpp");
+  static_assert(OptimizerFor<Optimizer, typename Net::Features>,
+                "run: the optimizer needs `rate` and `step(group, clock)`; see "
+                "train/optimizer.hpp");
+
+ public:
+  using F = typename Net::Features;
+  using W = typename F::Wide;
+  using D = typename F::device;
+  static constexpr Hooks hooks = hooks_of<Policy, Net, Loss>();
+  static constexpr Needs needs = needs_of<Policy>();
+
+  /// `average`: how much of the averaged weights a step keeps; 0 keeps no average. `max_norm`: the
+  /// longest gradient; 0 clips nothing.
+  Trainer(Net& net, const Loss& loss, Policy& policy, const Optimizer& optimizer,
+          std::uint64_t seed, float average, double max_norm)
+      : net_(net),
+        loss_(loss),
+        policy_(policy),
+        optimizer_(optimizer),
+        average_keep_{average},
+        max_norm_(max_norm > 0 ? max_norm : std::numeric_limits<double>::infinity()),
+        seed_(seed),
+        clock_(seed),
+        trained_(Role::trained, net, policy),
+        frozen_(Role::frozen, policy) {
+    if (average > 0) {
+      average_.emplace(Net(net));
+      averaged_.emplace(Role::frozen, *average_);
+    }
+  }
+
+  /// One step on patches of D_0 and, unless it is empty, of D_1. `progress` is the fraction of the
+  /// budget that is used, `factor` what the schedule makes of the rate.
+  StepResult step(const Samples<F>& full, const Samples<F>& partial, double progress,
+                  float factor) {
+    clock_.set({seed_, std::uint32_t(step_), float(progress), sigmoid_ramp(float(progress)),
+                optimizer_.rate * factor});
+    SemiStep<Net, Loss> now(net_, loss_, full, partial, clock_);
+    Tape::current()->clear();  // what a step that threw may have left
+    trained_.clear_grads();
+    const auto labelled = supervised_by(policy_, now);
+    const auto total = labelled + policy_.loss(now);
+    backward(total);
+    StepResult result;
+    result.norm = update(optimizer_, trained_, clock_, max_norm_);
+    result.skipped = !std::isfinite(result.norm);
+    result.labelled = labelled.host(), result.total = total.host();
+    skipped_ = result.skipped ? skipped_ + 1 : 0;
+    require<Error>(skipped_ < 20, "run",
+                   "20 steps in a row had no finite gradient, the last at step ", step_,
+                   " with a loss of ", result.total, "; lower the rate");
+    if (!result.skipped) {
+      if constexpr (hooks.after_step) policy_.after_step(now);
+      if (average_) average_keep_.follow(*average_, net_, step_);
+    }
+    ++step_;
+    return result;
+  }
+
+  /// The network to predict with: the policy's choice, else the average, else the student.
+  const Net& predictor() const {
+    if constexpr (hooks.predictor)
+      return policy_.predictor(net_);
+    else
+      return average_ ? average_->module : net_;
+  }
+  Index step() const { return step_; }
+
+  /// Keeps everything that later steps depend on, and the network to predict with as "network".
+  void save(Checkpoint& point) {
+    point.save("network", predictor());
+    point.save("student", net_);
+    point.save("policy", policy_);
+    if (average_) point.save("average", *average_);
+    point.save_optimizer("optimizer", trained_);
+  }
+  /// Goes on where `save` was called; throws DataError when the checkpoint is of another model.
+  void load(const Checkpoint& point) {
+    point.load("student", net_);
+    point.load("policy", policy_);
+    if (average_) point.load("average", *average_);
+    point.load_optimizer("optimizer", trained_);
+    step_ = point.state.step;
+  }
+  Policy& policy() { return policy_; }
+
+ private:
+  Net& net_;
+  const Loss& loss_;
+  Policy& policy_;
+  const Optimizer& optimizer_;
+  WeightAverage average_keep_;
+  double max_norm_;
+  std::uint64_t seed_;
+  Clock<D> clock_;
+  Group<W, D> trained_, frozen_;
+  std::optional<Frozen<Net>> average_;
+  std::optional<Group<W, D>> averaged_;
+  Index step_ = 0;
+  int skipped_ = 0;
+};
+
+}  // namespace segmed

@@ -1,0 +1,283 @@
+// SPDX-License-Identifier: Apache-2.0
+// The policy concept carries every kind of policy: a second network, a critic, a second head, weak
+// and strong views, rounds of pseudo labels, and two policies at once.
+#include <set>
+
+#include <doctest/doctest.h>
+
+#include <segmed/backend/backend.hpp>
+#include <segmed/data/phantom.hpp>
+#include <segmed/experiment/run.hpp>
+#include <segmed/losses/composition.hpp>
+#include <segmed/losses/entropy.hpp>
+#include <segmed/losses/region.hpp>
+#include <segmed/nn/unet.hpp>
+#include <segmed/semi/mean_teacher.hpp>
+#include <segmed/semi/partial_completion.hpp>
+
+using namespace segmed;
+
+namespace {
+
+using F = Features<3, float, Cpu>;
+using Net = UNet<UNetParts<F>>;
+using Loss = Sum<Dice, CrossEntropy>;
+
+Net small_net(std::uint64_t seed = 1) {
+  return Net(
+      {.classes = 3, .widths = {4, 8}, .encoder_convs = 1, .decoder_convs = 1, .seed = seed});
+}
+MemoryCohort small_cohort() {
+  return phantom::abdomen({.cases = 4,
+                           .organs = 2,
+                           .labelled = 2,
+                           .validation = 0,
+                           .extent = {24, 24, 24},
+                           .spacing_mm = 16,
+                           .partial_views = false});
+}
+RunOptions few_steps(Index steps = 4) {
+  RunOptions options;
+  options.steps = steps, options.patch = {16, 16, 16}, options.quiet = true;
+  return options;
+}
+std::vector<float> weights_of(const Net& net) {
+  std::vector<float> all;
+  each_param(net, Role::trained, [&](const std::string&, const auto& p) {
+    const auto values = p.value().host();
+    all.insert(all.end(), values.begin(), values.end());
+  });
+  return all;
+}
+
+/// Two networks label for each other: Chen et al. 2021, arXiv:2106.01226, made short.
+struct TwoNetworks {
+  Net second;
+  float weight = 0.5f;
+  template <class Now>
+  typename Now::Value loss(Now& now) {
+    const auto& mine = now.logits_partial();
+    const auto theirs = second(now.partial.image);
+    return now.criterion(second(now.full.image), now.full.labels) +
+           weight * (now.criterion(mine, complete(now.partial.labels, theirs)) +
+                     now.criterion(theirs, complete(now.partial.labels, mine)));
+  }
+  static void members(auto& self, auto&& visit) { visit("second", self.second); }
+};
+
+/// A critic tells predictions on D_0 from those on D_1, and the student fools it.
+struct Critic {
+  using Features = F;
+  Conv<F> look{3 + 1, 4, ConvOptions{.stride = 2}}, judge{4, 1, ConvOptions{.stride = 2}};
+  F operator()(const F& prediction, const F& image) const {
+    return judge(leaky_relu(look(concat(prediction, image)), 0.2));
+  }
+  static void members(auto& self, auto&& visit) {
+    visit("look", self.look);
+    visit("judge", self.judge);
+  }
+};
+struct Adversarial {
+  Critic critic = {};
+  auto loss(auto& now) {
+    const F known = softmax(now.logits_full()), guess = softmax(now.logits_partial());
+    const auto fool = mean_square(constant(critic)(guess, now.partial.image), 1.0);
+    const auto judge = mean_square(critic(detach(known), now.full.image), 1.0) +
+                       mean_square(critic(detach(guess), now.partial.image), 0.0);
+    return 0.1f * fool + judge;
+  }
+  static void members(auto& self, auto&& visit) { visit("critic", self.critic); }
+};
+
+/// A second head on the decoder's features redraws the image.
+struct SecondHead {
+  Conv<F> head{4, 1, ConvOptions{.kernel = 1}};
+  auto loss(auto& now) {
+    return 0.3f * (mean_square(head(now.features_full()), now.full.image) +
+                   mean_square(head(now.features_partial()), now.partial.image));
+  }
+  static void members(auto& self, auto&& visit) { visit("head", self.head); }
+};
+
+/// Confident labels from the weak view teach the strong one: Sohn et al. 2020, made short.
+struct WeakAndStrong {
+  static constexpr Needs needs{.strong_view = true};
+  auto loss(auto& now) {
+    const auto labels = complete(now.partial.labels, now.logits_partial(), 0.8f);
+    return 0.5f * now.criterion(now.student(now.partial.strong), labels);
+  }
+};
+
+/// From the second round on, D_1 has the labels that the network gave it.
+struct PseudoLabels {
+  std::vector<Index> rounds = {};
+  Index relabelled = 0;
+  void start_round(auto& round) {
+    rounds.push_back(round.number);
+    if (round.number == 0) return;
+    for (auto& one : round.cases) {
+      auto labels = one.labels();
+      const auto guess = one.predict();
+      REQUIRE(labels.size() == guess.size());
+      for (std::size_t i = 0; i < labels.size(); ++i)
+        if (labels[i] == 0 && !one.annotated.has(guess[i])) labels[i] = guess[i];
+      one.relabel(std::move(labels), AnnotatedSet::all(3));
+      ++relabelled;
+    }
+  }
+  template <class Now>
+  typename Now::Value loss(Now& now) {
+    if (rounds.back() == 0) return {};
+    for (const auto& set : now.partial.labels.annotated) REQUIRE(set == AnnotatedSet::all(3));
+    return 0.5f * now.labelled_partial();
+  }
+};
+
+template <class Policy>
+RunReport trained_with(Policy& policy, Net& net, Index steps = 4, Index rounds = 1) {
+  auto options = few_steps(steps);
+  options.rounds = rounds;
+  return run(options, small_cohort(), net, Loss{}, policy, AdamW{.rate = 3e-3f});
+}
+
+}  // namespace
+
+TEST_SUITE("semi/policy") {
+  TEST_CASE("a second network is trained with the student and stays another network") {
+    Net net = small_net(1);
+    TwoNetworks policy{small_net(2)};
+    const auto before = weights_of(policy.second);
+    const auto report = trained_with(policy, net);
+    CHECK(report.steps == 4);
+    CHECK(weights_of(policy.second) != before);
+    CHECK(weights_of(policy.second) != weights_of(net));
+    CHECK(report.curve.back().total > report.curve.back().labelled);
+  }
+  TEST_CASE("student and critic learn in one backward, each a constant to the other") {
+    Net net = small_net();
+    Adversarial policy;
+    const auto before = policy.critic.look.weight.value().host();
+    trained_with(policy, net);
+    CHECK(policy.critic.look.weight.value().host() != before);
+  }
+  TEST_CASE("a head of the policy's own sits on the student's features") {
+    Net net = small_net();
+    SecondHead policy;
+    const auto before = policy.head.weight.value().host();
+    trained_with(policy, net);
+    CHECK(policy.head.weight.value().host() != before);
+  }
+  TEST_CASE("a strong view is there for the policy that needs it") {
+    Net net = small_net();
+    WeakAndStrong policy;
+    CHECK(trained_with(policy, net).skipped == 0);
+  }
+  TEST_CASE("rounds of pseudo labels relabel D_1") {
+    Net net = small_net();
+    PseudoLabels policy;
+    trained_with(policy, net, 6, 3);
+    CHECK(policy.rounds == std::vector<Index>{0, 1, 2});
+    CHECK(policy.relabelled == 4);
+  }
+  TEST_CASE("a policy without a term trains as no policy at all") {
+    Net with = small_net(), without = small_net();
+    Supervised policy;
+    trained_with(policy, with);
+    auto options = few_steps();
+    options.partial = std::vector<LoaderCase>{};
+    run(options, small_cohort(), without, Loss{}, Supervised{}, AdamW{.rate = 3e-3f});
+    CHECK(weights_of(with) == weights_of(without));
+  }
+  TEST_CASE("the teacher is an average of the student, and predicts") {
+    Net net = small_net();
+    MeanTeacher<Net> policy{.teacher = {net}};
+    const auto start = weights_of(net);
+    trained_with(policy, net);
+    const auto teacher = weights_of(policy.teacher.module), student = weights_of(net);
+    CHECK(teacher != student);
+    CHECK(teacher != start);
+    CHECK(&policy.predictor(net) == &policy.teacher.module);
+  }
+  TEST_CASE("two policies compose") {
+    Net net = small_net();
+    Both policy{MeanTeacher<Net>{.teacher = {net}}, WeakAndStrong{}};
+    static_assert(needs_of<decltype(policy)>().strong_view);
+    const auto report = trained_with(policy, net);
+    CHECK(report.hooks ==
+          std::vector<std::string>{"loss", "after_step", "predictor", "needs", "members"});
+  }
+  TEST_CASE("hooks are found by name, and a wrong signature is not taken for none") {
+    struct Misspelt : Supervised {
+      void after_step(int) {}
+    };
+    CHECK(hooks_fit<Supervised, Net, Loss>());
+    CHECK_FALSE(hooks_fit<Misspelt, Net, Loss>());
+    CHECK(hooks_of<PseudoLabels, Net, Loss>().start_round);
+  }
+}
+
+TEST_SUITE("semi/partial_completion") {
+  TEST_CASE("completion keeps what was drawn and opens only what nobody annotated") {
+    const Grid grid{2, 1, 1, 3, 1};
+    // Case 0: class 1 annotated. Case 1: nothing annotated, so every voxel is ignored.
+    auto known = labels_of<Cpu>(grid, {1, 0, 0, ignored, ignored, ignored},
+                                {AnnotatedSet{}.with(1), AnnotatedSet{}});
+    const F logits(grid.with_channels(3),
+                   Storage<float, Cpu>(std::vector<float>{0, 0, 9, 0, 9, 1, 9, 0, 0,  //
+                                                          0, 9, 0, 0, 0, 9, 1, 1, 1}));
+    const auto sure = complete(known, logits).classes.host();
+    CHECK(sure == std::vector<std::uint8_t>{1, 2, 0, 1, 2, 0});
+    const auto doubtful = complete(known, logits, 0.9f).classes.host();
+    CHECK(doubtful == std::vector<std::uint8_t>{1, ignored, 0, 1, 2, ignored});
+  }
+  TEST_CASE("partly annotated cases change the training, and it resumes bit for bit") {
+    const auto cohort = small_cohort();
+    const auto steps = [&](Index from, Index to, Net& net, const std::string& out) {
+      PartialCompletion<Net> policy{.teacher = {net}};
+      auto options = few_steps(to);
+      options.out = out, options.resume = true, options.schedule = ConstantRate{};
+      std::atomic<bool> stop = false;
+      options.stop = &stop;
+      (void)from;
+      return run(options, cohort, net, Loss{}, policy, AdamW{.rate = 3e-3f});
+    };
+    const std::string folder = std::filesystem::temp_directory_path() / "segmed_resume_test";
+    std::filesystem::remove_all(folder);
+    Net whole = small_net(), halves = small_net(), supervised = small_net();
+    steps(0, 6, whole, "");
+    // The budget shapes progress, so the first half runs under the same budget and is stopped.
+    std::atomic<bool> stop = false;
+    {
+      struct StopAfter : PartialCompletion<Net> {
+        std::atomic<bool>* flag;
+        void after_step(auto& now) {
+          PartialCompletion<Net>::after_step(now);
+          if (now.clock.host().step == 2) *flag = true;
+        }
+      };
+      StopAfter policy{{.teacher = {halves}}, &stop};
+      auto options = few_steps(6);
+      options.out = folder, options.schedule = ConstantRate{}, options.stop = &stop;
+      CHECK(run(options, cohort, halves, Loss{}, policy, AdamW{.rate = 3e-3f}).interrupted);
+    }
+    Net resumed = small_net(9);
+    CHECK(steps(3, 6, resumed, folder).steps == 6);
+    CHECK(weights_of(resumed) == weights_of(whole));
+    run(few_steps(6), cohort, supervised, Loss{}, Supervised{}, AdamW{.rate = 3e-3f});
+    CHECK(weights_of(supervised) != weights_of(whole));
+    std::filesystem::remove_all(folder);
+  }
+  TEST_CASE("the number of threads changes no bit of a training") {
+    const int before = threads();
+    std::set<std::vector<float>> results;
+    for (const int count : {1, 2, 4}) {
+      set_threads(count);
+      Net net = small_net();
+      PartialCompletion<Net> policy{.teacher = {net}};
+      trained_with(policy, net, 3);
+      results.insert(weights_of(net));
+    }
+    set_threads(before);
+    CHECK(results.size() == 1);
+  }
+}
