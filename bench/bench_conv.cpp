@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: Apache-2.0
+// Convolutions beside oneDNN's, run in turns in one process: medians of the ratios of neighbours.
+//   bench_conv [threads [rounds [part of a shape's name]]]
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <dnnl.hpp>
+#include <omp.h>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include <segmed/backend/cpu.hpp>
+
+namespace {
+using namespace segmed;
+using Dims = dnnl::memory::dims;
+using Tag = dnnl::memory::format_tag;
+
+struct Shape {
+  const char* name;
+  Index cases, inputs, outputs, extent, kernel, stride, padding;
+  bool transposed;
+  Index coarse() const {
+    return transposed ? extent : (extent + 2 * padding - kernel) / stride + 1;
+  }
+  Index fine() const { return transposed ? extent * stride : extent; }
+  double flops() const {
+    return 2.0 * double(cases * inputs * outputs) * double(kernel * kernel * kernel) *
+           double(coarse()) * double(coarse()) * double(coarse());
+  }
+};
+
+double seconds_of(const auto& work) {
+  const auto start = std::chrono::steady_clock::now();
+  work();
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
+std::vector<float> numbers(Index n) {
+  std::vector<float> x(static_cast<std::size_t>(n));
+  unsigned r = 1;
+  for (float& v : x) r = r * 1664525u + 1013904223u, v = float(r >> 9) / 8388608.f - 0.5f;
+  return x;
+}
+
+// One of oneDNN's three passes in one layout; empty where it has none.
+struct Peer {
+  dnnl::engine engine{dnnl::engine::kind::cpu, 0};
+  dnnl::stream stream{engine};
+  std::vector<dnnl::primitive> primitives;
+  std::vector<std::unordered_map<int, dnnl::memory>> arguments;
+
+  void fill(dnnl::memory& m) {
+    const std::size_t n = m.get_desc().get_size() / sizeof(float);
+    const std::vector<float> x = numbers(Index(n));
+    std::memcpy(m.get_data_handle(), x.data(), n * sizeof(float));
+  }
+  template <class P, class D>
+  void add(const D& description, std::vector<std::pair<int, dnnl::memory::desc>> list) {
+    std::unordered_map<int, dnnl::memory> given;
+    for (auto& [id, desc] : list) {
+      dnnl::memory m(desc, engine);
+      fill(m);
+      given.emplace(id, m);
+    }
+    primitives.push_back(P(description));
+    arguments.push_back(std::move(given));
+  }
+  Peer(const Shape& s, int pass, Tag tag) {
+    using namespace dnnl;
+    const auto f32 = memory::data_type::f32;
+    const Index in = s.extent, out = s.transposed ? s.fine() : s.coarse();
+    const memory::desc x(Dims{s.cases, s.inputs, in, in, in}, f32,
+                         s.inputs == 1 && tag == Tag::any ? Tag::ncdhw : tag);
+    const memory::desc y(Dims{s.cases, s.outputs, out, out, out}, f32, tag);
+    const memory::desc w(Dims{s.outputs, s.inputs, s.kernel, s.kernel, s.kernel}, f32, Tag::any);
+    const memory::desc b(Dims{s.outputs}, f32, Tag::any);
+    const Dims stride{s.stride, s.stride, s.stride}, pad{s.padding, s.padding, s.padding};
+    const auto make = [&](auto forward, auto data, auto weights, auto algorithm) {
+      using F = decltype(forward);
+      using D = decltype(data);
+      using W = decltype(weights);
+      const typename F::primitive_desc fd(
+          {prop_kind::forward_training, algorithm, x, w, b, y, stride, pad, pad}, engine);
+      if (pass == 0) {
+        add<F>(fd, {{DNNL_ARG_SRC, fd.src_desc()},
+                    {DNNL_ARG_WEIGHTS, fd.weights_desc()},
+                    {DNNL_ARG_BIAS, fd.bias_desc()},
+                    {DNNL_ARG_DST, fd.dst_desc()}});
+      } else if (pass == 1) {
+        const typename D::primitive_desc dd({algorithm, x, w, y, stride, pad, pad}, engine, fd);
+        add<D>(dd, {{DNNL_ARG_DIFF_SRC, dd.diff_src_desc()},
+                    {DNNL_ARG_WEIGHTS, dd.weights_desc()},
+                    {DNNL_ARG_DIFF_DST, dd.diff_dst_desc()}});
+      } else {
+        const typename W::primitive_desc wd({algorithm, x, w, b, y, stride, pad, pad}, engine, fd);
+        add<W>(wd, {{DNNL_ARG_SRC, wd.src_desc()},
+                    {DNNL_ARG_DIFF_WEIGHTS, wd.diff_weights_desc()},
+                    {DNNL_ARG_DIFF_BIAS, wd.diff_bias_desc()},
+                    {DNNL_ARG_DIFF_DST, wd.diff_dst_desc()}});
+      }
+    };
+    if (s.transposed)
+      make(deconvolution_forward{}, deconvolution_backward_data{}, deconvolution_backward_weights{},
+           algorithm::deconvolution_direct);
+    else
+      make(convolution_forward{}, convolution_backward_data{}, convolution_backward_weights{},
+           algorithm::convolution_direct);
+  }
+  void run() {
+    for (std::size_t i = 0; i < primitives.size(); ++i) primitives[i].execute(stream, arguments[i]);
+    stream.wait();
+  }
+};
+
+struct Ours {
+  Window w;
+  std::vector<float> fine, coarse, weight, bias;
+  std::vector<double> moments;
+  Sink<float> to_fine, to_coarse;
+  Feed<float> from_fine, from_coarse;
+
+  explicit Ours(const Shape& s) {
+    const Index f = s.fine(), c = s.coarse();
+    w.fine = {s.cases, f, f, f, s.transposed ? s.outputs : s.inputs};
+    w.coarse = {s.cases, c, c, c, s.transposed ? s.inputs : s.outputs};
+    for (int a = 0; a < 3; ++a)
+      w.kernel[a] = s.kernel, w.stride[a] = s.stride, w.padding[a] = s.padding;
+    fine = numbers(w.fine.size()), coarse = numbers(w.coarse.size());
+    weight = numbers(w.weights()), bias = numbers(std::max(s.inputs, s.outputs));
+    moments.resize(std::size_t(2 * s.cases * std::max(s.inputs, s.outputs)));
+    to_fine.out[0] = fine.data(), to_fine.grid[0] = w.fine;
+    to_coarse.out[0] = coarse.data(), to_coarse.grid[0] = w.coarse;
+    Sink<float>& forward = s.transposed ? to_fine : to_coarse;
+    forward.bias = bias.data(), forward.moments = moments.data();
+    from_fine.values.lane[0].grid = w.fine, from_fine.values.lane[0].x = fine.data();
+    from_coarse.values.lane[0].grid = w.coarse, from_coarse.values.lane[0].x = coarse.data();
+  }
+  void run(int pass, bool transposed) {
+    if (pass == 2)
+      Cpu::weigh(w, from_fine, from_coarse, weight.data());
+    else if ((pass == 0) != transposed)
+      Cpu::gather(w, from_fine, weight.data(), to_coarse);
+    else
+      Cpu::scatter(w, from_coarse, weight.data(), to_fine);
+  }
+};
+
+double median(std::vector<double> v) {
+  std::sort(v.begin(), v.end());
+  return v[v.size() / 2];
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const int threads = argc > 1 ? std::atoi(argv[1]) : 1, rounds = argc > 2 ? std::atoi(argv[2]) : 7;
+  const char* only = argc > 3 ? argv[3] : "";
+  set_threads(threads);
+  omp_set_num_threads(threads);
+  std::printf("kernels %s, %d threads; ms (GFLOP/s), ratio = oneDNN's best layout / segmed\n",
+              kernels().name, threads);
+  for (const Shape& s : {Shape{"32->32@64", 1, 32, 32, 64, 3, 1, 1, false},
+                         {"64->64@48", 1, 64, 64, 48, 3, 1, 1, false},
+                         {"16->16@64", 1, 16, 16, 64, 3, 1, 1, false},
+                         {"1->16@64", 1, 1, 16, 64, 3, 1, 1, false},
+                         {"48->16@64", 1, 48, 16, 64, 3, 1, 1, false},
+                         {"16->32@64s2", 1, 16, 32, 64, 3, 2, 1, false},
+                         {"64->64@16", 1, 64, 64, 16, 3, 1, 1, false},
+                         {"64->64@8", 1, 64, 64, 8, 3, 1, 1, false},
+                         {"256->256@8", 1, 256, 256, 8, 3, 1, 1, false},
+                         {"32->3@64k1", 1, 32, 3, 64, 1, 1, 0, false},
+                         {"64->32@24Tk2s2", 1, 64, 32, 24, 2, 2, 0, true}}) {
+    if (!std::strstr(s.name, only)) continue;
+    Ours ours(s);
+    for (int pass = 0; pass < 3; ++pass) {
+      std::vector<Peer> peers;
+      for (const Tag tag : {Tag::any, Tag::ndhwc}) try {
+          peers.emplace_back(s, pass, tag);
+          peers.back().run();
+        } catch (const dnnl::error&) {
+        }
+      ours.run(pass, s.transposed);
+      std::vector<double> mine, theirs, ratio;
+      const int repeats = std::max(1, int(4e9 / s.flops()));
+      for (int r = 0; r < rounds; ++r) {
+        double best = 1e30;
+        for (Peer& peer : peers)
+          best = std::min(best, seconds_of([&] {
+                            for (int i = 0; i < repeats; ++i) peer.run();
+                          }));
+        const double own = seconds_of([&] {
+          for (int i = 0; i < repeats; ++i) ours.run(pass, s.transposed);
+        });
+        mine.push_back(own / repeats), theirs.push_back(best / repeats);
+        ratio.push_back(best / own);
+      }
+      const char* passes[] = {"forward", "backward-data", "backward-weights"};
+      std::printf("%-15s %-17s segmed %8.3f (%5.1f)  oneDNN %8.3f (%5.1f)  ratio %.2f\n", s.name,
+                  passes[pass], median(mine) * 1e3, s.flops() / median(mine) * 1e-9,
+                  median(theirs) * 1e3, s.flops() / median(theirs) * 1e-9, median(ratio));
+      std::fflush(stdout);
+    }
+  }
+}

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+// The three convolution kernels, in the plain form that runs on every device. `gather` reads the
+// fine grid and writes the coarse one, `scatter` goes the other way, `weigh` sums the gradient of
+// the weights: a convolution is gather forward and scatter backward, a transposed one the reverse.
+#pragma once
+#include <segmed/backend/view.hpp>
+
+namespace segmed {
+
+template <class T>
+struct GatherKernel {  // one item per (row of the coarse grid, channel)
+  Window w;
+  Feed<T> in;
+  const Wide<T>* weight;
+  Sink<T> out;
+  SEGMED_HD void operator()(Index row, Index co) const {
+    using W = Wide<T>;
+    const Index n = row / w.coarse.voxels(), v = row % w.coarse.voxels();
+    const Index inside = w.fine.channels / w.groups;
+    const Index first = co / (w.coarse.channels / w.groups) * inside;
+    W total = out.bias ? out.bias[co] : W(0);
+    for (Index k = 0; k < w.taps(); ++k)
+      if (const Index u = w.fine_voxel(v, k); u >= 0)
+        for (Index ci = 0; ci < inside; ++ci)
+          total = std::fma(in({n, u, first + ci}),
+                           weight[(k * inside + ci) * w.coarse.channels + co], total);
+    out({n, v, co}, total);
+  }
+};
+
+template <class T>
+struct ScatterKernel {  // one item per (row of the fine grid, channel): nobody else writes there
+  Window w;
+  Feed<T> in;
+  const Wide<T>* weight;
+  Sink<T> out;
+  SEGMED_HD void operator()(Index row, Index ci) const {
+    using W = Wide<T>;
+    const Index n = row / w.fine.voxels(), u = row % w.fine.voxels();
+    const Index inside = w.fine.channels / w.groups, outside = w.coarse.channels / w.groups;
+    const Index group = ci / inside;
+    W total = out.bias ? out.bias[ci] : W(0);
+    for (Index k = 0; k < w.taps(); ++k)
+      if (const Index v = w.coarse_voxel(u, k); v >= 0)
+        for (Index co = group * outside; co < (group + 1) * outside; ++co)
+          total = std::fma(in({n, v, co}),
+                           weight[(k * inside + ci % inside) * w.coarse.channels + co], total);
+    out({n, u, ci}, total);
+  }
+};
+
+template <class T>
+struct WeighKernel {  // one item per (tap and fine channel of the group, coarse channel)
+  Window w;
+  Feed<T> fine, coarse;
+  Wide<T>* weight_grad;  // added to
+  SEGMED_HD void operator()(Index row, Index co) const {
+    const Index inside = w.fine.channels / w.groups, k = row / inside;
+    const Index ci = co / (w.coarse.channels / w.groups) * inside + row % inside;
+    double total = 0;
+    for (Index n = 0; n < w.coarse.cases; ++n)
+      for (Index v = 0; v < w.coarse.voxels(); ++v)
+        if (const Index u = w.fine_voxel(v, k); u >= 0)
+          total += double(coarse({n, v, co})) * double(fine({n, u, ci}));
+    weight_grad[row * w.coarse.channels + co] += Wide<T>(total);
+  }
+};
+
+template <class T>
+struct ChannelMoments {  // one item per (case, channel); for devices that do not sum on store
+  Lane<T> x;
+  double* moments;
+  SEGMED_HD void operator()(Index nc) const {
+    double sum = 0, squares = 0;
+    for (Index v = 0; v < x.grid.voxels(); ++v) {
+      const double value = double(x.raw({nc / x.grid.channels, v, nc % x.grid.channels}));
+      sum += value, squares += value * value;
+    }
+    moments[2 * nc] = sum, moments[2 * nc + 1] = squares;
+  }
+};
+
+/// A device that brings convolution kernels of its own.
+template <class D, class T>
+concept HasConvolutions = requires(const Window& w, const Feed<T>& feed, const Wide<T>* weight,
+                                   const Sink<T>& sink, Wide<T>* grad) {
+  D::gather(w, feed, weight, sink);
+  D::scatter(w, feed, weight, sink);
+  D::weigh(w, feed, feed, grad);
+};
+
+template <class D, class T>
+void sum_moments(const Grid& grid, const Sink<T>& sink) {
+  if (!sink.moments) return;
+  Lane<T> lane;
+  lane.grid = grid, lane.x = sink.out[0];
+  D::launch(grid.pairs(), ChannelMoments<T>{lane, sink.moments});
+}
+
+/// coarse = weight * fine.
+template <class D, class T>
+void gather(const Window& w, const Feed<T>& in, const Wide<T>* weight, const Sink<T>& out) {
+  if constexpr (HasConvolutions<D, T>) {
+    D::gather(w, in, weight, out);
+  } else {
+    D::launch_rows(w.coarse.rows(), w.coarse.channels, GatherKernel<T>{w, in, weight, out});
+    sum_moments<D>(w.coarse, out);
+  }
+}
+/// fine = transposed weight * coarse.
+template <class D, class T>
+void scatter(const Window& w, const Feed<T>& in, const Wide<T>* weight, const Sink<T>& out) {
+  if constexpr (HasConvolutions<D, T>) {
+    D::scatter(w, in, weight, out);
+  } else {
+    D::launch_rows(w.fine.rows(), w.fine.channels, ScatterKernel<T>{w, in, weight, out});
+    sum_moments<D>(w.fine, out);
+  }
+}
+/// weight_grad += fine (x) coarse.
+template <class D, class T>
+void weigh(const Window& w, const Feed<T>& fine, const Feed<T>& coarse, Wide<T>* weight_grad) {
+  if constexpr (HasConvolutions<D, T>)
+    D::weigh(w, fine, coarse, weight_grad);
+  else
+    D::launch_rows(w.taps() * w.fine.channels / w.groups, w.coarse.channels,
+                   WeighKernel<T>{w, fine, coarse, weight_grad});
+}
+
+}  // namespace segmed

@@ -1,0 +1,90 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <concepts>
+#include <cstring>
+
+#include <segmed/backend/device.hpp>
+#include <segmed/backend/kernel_table.hpp>
+#include <segmed/backend/memory.hpp>
+#include <segmed/backend/parallel.hpp>
+#include <segmed/backend/targets.hpp>
+
+namespace segmed {
+
+/// The processor that this program runs on.
+struct Cpu {
+  static void* allocate(std::size_t bytes) { return Memory::current().allocate(bytes); }
+  static void release(void* p, std::size_t bytes) noexcept { Memory::current().release(p, bytes); }
+  static void copy(void* to, const void* from, std::size_t bytes) {
+    if (bytes) std::memcpy(to, from, bytes);
+  }
+  static void synchronize() {}
+
+  template <class Kernel>
+  static void launch(Index n, const Kernel& kernel) {
+    parallel_for(n, 4096, [&](Index begin, Index end) {
+      for (Index i = begin; i < end; ++i) kernel(i);
+    });
+  }
+  template <class Kernel>
+  static void launch_blocks(Index n, const Kernel& kernel) {
+    parallel_for(n, 1, [&](Index begin, Index end) {
+      for (Index i = begin; i < end; ++i) kernel(i);
+    });
+  }
+  template <class Kernel>
+  static void launch_rows(Index rows, Index columns, const Kernel& kernel) {
+    parallel_for(rows, 1 + 4096 / (columns + 1), [&](Index begin, Index end) {
+      for (Index row = begin; row < end; ++row)
+        for (Index c = 0; c < columns; ++c) kernel(row, c);
+    });
+  }
+
+  /// coarse = weight * fine: see backend/convolution.hpp.
+  template <class T>
+  requires std::floating_point<T>
+  static void gather(const Window& w, const Feed<T>& in, const T* weight, const Sink<T>& out) {
+    kernels().of<T>().gather(w, in, weight, out);
+  }
+  /// fine = transposed weight * coarse.
+  template <class T>
+  requires std::floating_point<T>
+  static void scatter(const Window& w, const Feed<T>& in, const T* weight, const Sink<T>& out) {
+    kernels().of<T>().scatter(w, in, weight, out);
+  }
+  /// weight_grad += fine (x) coarse.
+  template <class T>
+  requires std::floating_point<T>
+  static void weigh(const Window& w, const Feed<T>& fine, const Feed<T>& coarse, T* weight_grad) {
+    kernels().of<T>().weigh(w, fine, coarse, weight_grad);
+  }
+
+  /// y = a, or a + b; its moments, if wanted, are set to (cases, channels, sum and sum of squares).
+  template <class T>
+  requires std::floating_point<T>
+  static void apply(const Reader<T>& a, const Reader<T>* b, T* y, double* moments) {
+    kernels().of<T>().apply(a, b, y, moments);
+  }
+  /// Carries the gradient `seen` of what readers of `view` see back through the view: adds to the
+  /// gradient of the raw tensor, and per (case, channel) to those of scale, shift and slope; each
+  /// may be null.
+  template <class T>
+  requires std::floating_point<T>
+  static void spread(const Lane<T>& view, const T* seen, T* raw_grad, double* scale_grad,
+                     double* shift_grad, double* slope_grad) {
+    kernels().of<T>().spread(view, seen, raw_grad, scale_grad, shift_grad, slope_grad);
+  }
+  /// Writes or adds an incoming gradient to the sink's parts.
+  template <class T>
+  requires std::floating_point<T>
+  static void deposit(const Incoming<T>& g, const Sink<T>& out) {
+    kernels().of<T>().deposit(g, out);
+  }
+  /// Sets moments (cases, channels, 2) to the sums and sums of squares of the raw tensor.
+  template <class T>
+  requires std::floating_point<T>
+  static void moments(const Lane<T>& x, double* moments) { kernels().of<T>().moments(x, moments); }
+};
+static_assert(Device<Cpu>);
+
+}  // namespace segmed

@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: Apache-2.0
+// The inner loop of every convolution. Read once per instruction set: see simd.hpp.
+#include <utility>
+
+#include <segmed/backend/kernels/simd.hpp>
+
+namespace segmed::SEGMED_SET {
+
+// How many rows a block of sums has: two vectors in each fill 12 of 16 registers, or 16 of 32.
+// More make g++ 12 spill.
+template <int vectors>
+inline constexpr Index block_rows = vector_bytes == 64 || vectors == 1 ? 8 : 6;
+
+// Runs that start at each of `start` within a row, `length` numbers `step` apart; none is empty and
+// there is at least one.
+struct Runs {
+  const Index* start;
+  Index count, length, step;
+};
+
+template <class T, int vectors, std::size_t... r, std::size_t... k>
+[[gnu::always_inline]] inline void multiply_rows(const T* const* row, const Runs& runs, const T* w,
+                                                 const T* from, Index from_step, T* to,
+                                                 std::index_sequence<r...>,
+                                                 std::index_sequence<k...>) {
+  constexpr Index L = lanes<T>;
+  const Index step = runs.step;
+  const T* const at[] = {row[r]...};
+  Vector<T> sum[] = {load(from + Index(k / vectors) * from_step + Index(k % vectors) * L)...};
+  const Index *start = runs.start, *const last = start + runs.count;
+  do {
+    Index i = *start;
+    const T* const end = w + runs.length * vectors * L;
+    do {
+      ((sum[k] = accumulate<T>(all(at[k / vectors][i]), load(w + k % vectors * L), sum[k])), ...);
+      i += step, w += vectors * L;
+    } while (w != end);
+  } while (++start != last);
+  ((store(to + Index(k) * L, sum[k])), ...);
+}
+
+// to[row][...] = from[row * from_step][...] + the sum over all runs of row[i] * w[...]; `w` goes on
+// by one line of vectors with each number. The order of the sum is that of the runs.
+template <class T, int vectors>
+[[gnu::noinline]] void multiply(const T* const* row, const Runs& runs, const T* w, const T* from,
+                                Index from_step, T* to) {
+  constexpr std::size_t rows = block_rows<vectors>;
+  multiply_rows<T, vectors>(row, runs, w, from, from_step, to, std::make_index_sequence<rows>{},
+                            std::make_index_sequence<rows * vectors>{});
+}
+
+}  // namespace segmed::SEGMED_SET

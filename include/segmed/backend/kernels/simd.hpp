@@ -1,0 +1,134 @@
+// SPDX-License-Identifier: Apache-2.0
+// Vectors of one instruction set. Read once per set, inside a region of targets.hpp that names the
+// set's namespace by SEGMED_SET; hence no #pragma once.
+#include <cstring>
+#include <utility>
+
+#include <segmed/backend/targets.hpp>
+
+namespace segmed::SEGMED_SET {
+
+template <class T>
+struct VectorOf;
+template <>
+struct VectorOf<float> {
+  typedef float type __attribute__((vector_size(vector_bytes)));
+  typedef float half __attribute__((vector_size(vector_bytes / 2)));
+};
+template <>
+struct VectorOf<double> {
+  typedef double type __attribute__((vector_size(vector_bytes)));
+  typedef double half __attribute__((vector_size(vector_bytes / 2)));
+};
+template <class T>
+using Vector = typename VectorOf<T>::type;
+template <class T>
+using Half = typename VectorOf<T>::half;
+
+template <class T>
+inline constexpr Index lanes = vector_bytes / Index(sizeof(T));
+
+template <class T>
+[[gnu::always_inline]] inline Vector<T> load(const T* p) {
+  Vector<T> v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
+template <class T>
+[[gnu::always_inline]] inline void store(T* p, const Vector<T>& v) {
+  std::memcpy(p, &v, sizeof v);
+}
+template <class T>
+[[gnu::always_inline]] inline Vector<T> all(T x) {
+  return x - Vector<T>{};  // x - 0 is x, for -0 too
+}
+
+// a * b + c, rounded once.
+template <class T>
+[[gnu::always_inline]] inline T fused(T a, T b, T c) {
+  if constexpr (sizeof(T) == 4)
+    return __builtin_fmaf(a, b, c);
+  else
+    return __builtin_fma(a, b, c);
+}
+template <class T, class V>
+[[gnu::always_inline]] inline V fused_vectors(const V& a, const V& b, const V& c) {
+  if constexpr (has_fma && sizeof(V) == 64 && sizeof(T) == 4) {
+    return __builtin_ia32_vfmaddps512_mask(a, b, c, static_cast<unsigned short>(-1), 4);
+  } else if constexpr (has_fma && sizeof(V) == 64) {
+    return __builtin_ia32_vfmaddpd512_mask(a, b, c, static_cast<unsigned char>(-1), 4);
+  } else if constexpr (has_fma && sizeof(V) == 32 && sizeof(T) == 4) {
+    return __builtin_ia32_vfmaddps256(a, b, c);
+  } else if constexpr (has_fma && sizeof(V) == 32) {
+    return __builtin_ia32_vfmaddpd256(a, b, c);
+  } else {
+    V v = c;
+    for (int i = 0; i < int(sizeof(V) / sizeof(T)); ++i) v[i] = fused<T>(a[i], b[i], c[i]);
+    return v;
+  }
+}
+template <class T>
+[[gnu::always_inline]] inline Vector<T> fused(const Vector<T>& a, const Vector<T>& b,
+                                              const Vector<T>& c) {
+  return fused_vectors<T, Vector<T>>(a, b, c);
+}
+
+// Adds a * b to a sum: rounded once where the set can, twice where that would be a library call.
+template <class T>
+[[gnu::always_inline]] inline Vector<T> accumulate(const Vector<T>& a, const Vector<T>& b,
+                                                   const Vector<T>& c) {
+  if constexpr (has_fma)
+    return fused<T>(a, b, c);
+  else
+    return a * b + c;
+}
+
+// A vector of doubles from as many numbers.
+[[gnu::always_inline]] inline Vector<double> widened(const double* p) { return load(p); }
+[[gnu::always_inline]] inline Vector<double> widened(const float* p) {
+  Half<float> v;
+  std::memcpy(&v, p, sizeof v);
+  return __builtin_convertvector(v, Vector<double>);
+}
+
+// Sums in double, one to each number of a vector of T. Two named halves: g++ keeps no array that a
+// loop runs over in registers.
+template <class T>
+class DoubleSum {
+ public:
+  [[gnu::always_inline]] explicit DoubleSum(const double* p) : low_(load(p)), high_{} {
+    if constexpr (two) high_ = load(p + lanes<double>);
+  }
+  [[gnu::always_inline]] void put(double* p) const {
+    store(p, low_);
+    if constexpr (two) store(p + lanes<double>, high_);
+  }
+  [[gnu::always_inline]] void add(const Vector<T>& x) {
+    low_ = low_ + half<0>(x);
+    if constexpr (two) high_ = high_ + half<1>(x);
+  }
+  [[gnu::always_inline]] void add_product(const Vector<T>& x, const Vector<T>& y) {
+    low_ = accumulate<double>(half<0>(x), half<0>(y), low_);
+    if constexpr (two) high_ = accumulate<double>(half<1>(x), half<1>(y), high_);
+  }
+
+ private:
+  static constexpr bool two = sizeof(T) < sizeof(double);
+
+  template <std::size_t which>
+  [[gnu::always_inline]] static Vector<double> half(const Vector<T>& x) {
+    if constexpr (two)
+      return __builtin_convertvector(
+          pick<which>(x, std::make_index_sequence<std::size_t(lanes<double>)>{}), Vector<double>);
+    else
+      return x;
+  }
+  template <std::size_t which, std::size_t... i>
+  [[gnu::always_inline]] static Half<T> pick(const Vector<T>& x, std::index_sequence<i...>) {
+    return __builtin_shufflevector(x, x, (which * sizeof...(i) + i)...);
+  }
+
+  Vector<double> low_, high_;
+};
+
+}  // namespace segmed::SEGMED_SET

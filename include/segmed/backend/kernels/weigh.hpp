@@ -1,0 +1,170 @@
+// SPDX-License-Identifier: Apache-2.0
+// The gradient of convolution weights. Read once per instruction set: see simd.hpp.
+//
+// A row of the gradient is a (tap, fine channel); the sum runs over the coarse voxels of small
+// tiles whose two sides are packed. Sums of about a thousand voxels are kept in T, then added in
+// double.
+#include <segmed/backend/kernels/convolve.hpp>
+
+namespace segmed::SEGMED_SET {
+
+template <class T>
+struct Weighing {
+  static constexpr Index flush_after = 1024;  // voxels
+
+  const Plan& plan;
+  const OutputBlocks<T>& blocks;
+  const Feed<T>&fine, &coarse;
+  Index slice, chunk, partials;  // fine channels and blocks of a task; sums merged at the end
+  double* sums;                  // (partial, group, tap, fine channel, padded)
+
+  Index slices() const { return pieces(plan.inside, slice); }
+  Index chunks() const { return pieces(blocks.count, chunk); }
+  Index rows() const { return Index(plan.taps.size()) * plan.inside; }
+  Index tasks() const { return partials * plan.groups * slices() * chunks(); }
+  void operator()(Index begin, Index end) const {
+    for (Index i = begin; i < end; ++i) {
+      const Index part = i % chunks(), s = i / chunks() % slices(),
+                  g = i / chunks() / slices() % plan.groups,
+                  p = i / chunks() / slices() / plan.groups;
+      run(p, g, s * slice, std::min(slice, plan.inside - s * slice), part * chunk,
+          std::min(blocks.count, (part + 1) * chunk));
+    }
+  }
+
+ private:
+  void run(Index partial, Index g, Index c0, Index count, Index first_block,
+           Index last_block) const {
+    const Index taps = Index(plan.taps.size()), room = taps * count + 8;
+    const Index cells = plan.tile[0] * plan.tile[1] * plan.tile[2], width = 2 * lanes<T>;
+    const Box largest = plan.source_box({0, 0, 0}, plan.tile);
+    T* packed = thread_scratch<T, 0>(largest.voxels() * count);
+    T* sum = thread_scratch<T, 1>((last_block - first_block) * room * width);
+    T* other = thread_scratch<T, 3>((last_block - first_block) * cells * width);
+    Index* runs = thread_scratch<Index, 2>(plan.tile[0] * plan.tile[1]);
+    const T** row = thread_scratch<const T*, 4>(room);
+    double* total = sums + (partial * plan.groups + g) * rows() * blocks.padded;
+
+    const Index tiles = plan.target.cases * plan.tiles();
+    Index voxels = 0;
+    bool first_flush = true;
+    for (Index i = partial * tiles / partials; i < (partial + 1) * tiles / partials; ++i) {
+      Index first[3], extent[3];
+      const Index n = i / plan.tiles();
+      plan.locate(i % plan.tiles(), first, extent);
+      const Box box = plan.source_box(first, extent);
+      read_box(FeedRows<T>(fine, n, g * plan.inside + c0, count), plan.source, box, count, packed);
+      const Runs list = list_rows(box, extent, count, runs);
+      for (Index j = 0; j < room; ++j) {
+        const Index t = std::min(j / count, taps - 1);
+        const Tap& tap = plan.taps[std::size_t(t)];
+        row[j] = packed + j % count +
+                 (((tap.offset[0] - plan.low[0]) * box.size[1] + tap.offset[1] - plan.low[1]) *
+                      box.size[2] +
+                  tap.offset[2] - plan.low[2]) *
+                     count;
+      }
+      for (Index b = first_block; b < last_block; ++b) {
+        T* to = sum + (b - first_block) * room * width;
+        T* values = other + (b - first_block) * cells * width;
+        read_coarse(n, g, b, first, extent, values);
+        if (blocks.vectors(b) == 2)
+          sum_rows<2>(row, taps * count, list, values, voxels == 0, to);
+        else
+          sum_rows<1>(row, taps * count, list, values, voxels == 0, to);
+      }
+      voxels += extent[0] * extent[1] * extent[2];
+      if (voxels < flush_after && i + 1 < (partial + 1) * tiles / partials) continue;
+      for (Index b = first_block; b < last_block; ++b)
+        flush(sum + (b - first_block) * room * width, b, c0, count, first_flush, total);
+      voxels = 0, first_flush = false;
+    }
+  }
+  Runs list_rows(const Box& box, const Index (&extent)[3], Index count, Index* runs) const {
+    Index n = 0;
+    for (Index z = 0; z < extent[0]; ++z)
+      for (Index y = 0; y < extent[1]; ++y)
+        runs[n++] =
+            (z * plan.source_step[0] * box.size[1] + y * plan.source_step[1]) * box.size[2] * count;
+    return {runs, n, extent[2], plan.source_step[2] * count};
+  }
+  void read_coarse(Index n, Index g, Index block, const Index (&first)[3], const Index (&extent)[3],
+                   T* to) const {
+    const Index width = blocks.vectors(block) * lanes<T>;
+    const Index live = std::min(width, plan.outside - blocks.first(block));
+    const Grid& grid = plan.target;
+    if (live < width)
+      std::memset(to, 0, std::size_t(extent[0] * extent[1] * extent[2] * width) * sizeof(T));
+    const FeedRows<T> rows(coarse, n, g * plan.outside + blocks.first(block), live);
+    for (Index z = 0; z < extent[0]; ++z)
+      for (Index y = 0; y < extent[1]; ++y, to += extent[2] * width)
+        rows.read(((first[0] + z) * grid.height + first[1] + y) * grid.width + first[2], extent[2],
+                  to, width);
+  }
+  template <int vectors>
+  void sum_rows(const T* const* row, Index count, const Runs& runs, const T* values, bool fresh,
+                T* to) const {
+    constexpr Index at_once = block_rows<vectors>, width = vectors * lanes<T>;
+    static constexpr T zero[width] = {};
+    for (Index j = 0; j < count; j += at_once, to += at_once * width)
+      multiply<T, vectors>(row + j, runs, values, fresh ? zero : to, fresh ? 0 : width, to);
+  }
+  void flush(const T* sum, Index block, Index c0, Index count, bool first, double* total) const {
+    const Index width = blocks.vectors(block) * lanes<T>;
+    for (std::size_t t = 0; t < plan.taps.size(); ++t) {
+      double* to =
+          total + (plan.taps[t].weight * plan.inside + c0) * blocks.padded + blocks.first(block);
+      for (Index c = 0; c < count; ++c, to += blocks.padded, sum += width)
+        for (Index o = 0; o < width; o += lanes<double>)
+          store(to + o, first ? widened(sum + o) : load(to + o) + widened(sum + o));
+    }
+  }
+};
+
+template <class T>
+struct MergeWeights {
+  const Weighing<T>& from;
+  T* weight_grad;
+  void operator()(Index begin, Index end) const {
+    const Index outside = from.plan.outside, padded = from.blocks.padded;
+    const Index group = from.rows() * padded, partial = from.plan.groups * group;
+    T* to = weight_grad + begin * from.plan.target.channels;
+    for (Index row = begin; row < end; ++row)
+      for (Index g = 0; g < from.plan.groups; ++g, to += outside) {
+        const double* part = from.sums + g * group + row * padded;
+        for (Index o = 0; o < outside; ++o) {
+          double total = part[o];
+          for (Index p = 1; p < from.partials; ++p) total += part[p * partial + o];
+          to[o] += T(total);
+        }
+      }
+  }
+};
+
+template <class T>
+void weigh(const Window& w, const Feed<T>& fine, const Feed<T>& coarse, T* weight_grad) {
+  Plan plan(w, true);
+  if (plan.target.size() == 0 || plan.taps.empty()) return;
+  const OutputBlocks<T> blocks(plan.outside);
+  const Index taps = Index(plan.taps.size());
+  const Index slice = std::min<Index>(plan.inside, taps > 1 ? 32 : 64);
+  std::copy(plan.cells, plan.cells + 3, plan.tile);
+  cut_tile(plan.tile, 128);
+  const Index tiles = plan.target.cases * plan.tiles();
+  const Index numbers = plan.groups * taps * plan.inside * blocks.padded;
+  const Index most = std::max<Index>(1, (Index(16) << 20) / Index(sizeof(double)) / numbers);
+  Index chunk = std::min<Index>(blocks.count, std::max<Index>(1, 64 / (2 * lanes<T>)));
+  Index partials = std::clamp<Index>(tiles / 8, 1, std::min<Index>(most, 32));
+  const auto tasks = [&] {
+    return partials * plan.groups * pieces(plan.inside, slice) * pieces(blocks.count, chunk);
+  };
+  while (tasks() < 16 && chunk > 1) chunk = (chunk + 1) / 2;
+  while (tasks() < 8 && 2 * partials <= std::min(tiles, most)) partials *= 2;
+
+  const Scratch<double> sums(partials * numbers);
+  const Weighing<T> weighing{plan, blocks, fine, coarse, slice, chunk, partials, sums.data()};
+  parallel_for(weighing.tasks(), 1, weighing);
+  parallel_for(weighing.rows(), 16, MergeWeights<T>{weighing, weight_grad});
+}
+
+}  // namespace segmed::SEGMED_SET

@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <algorithm>
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <iterator>
+#include <map>
+#include <mutex>
+#include <new>
+#include <set>
+#include <sys/mman.h>
+#include <utility>
+
+#include <segmed/core/config.hpp>
+
+namespace segmed {
+
+/// The memory of this process's tensors: regions of huge pages that are asked for once and kept.
+/// What is freed is merged with its free neighbours and given out again, best fit first, so that a
+/// program which repeats itself stops asking the system after its first rounds.
+class Memory {
+ public:
+  static constexpr std::size_t line = 64, page = std::size_t(2) << 20, region = page << 4;
+
+  /// Of this process; never destroyed, since threads give memory back as they end.
+  static Memory& current() {
+    static Memory& memory = *new Memory;
+    return memory;
+  }
+
+  /// At least `bytes`, aligned to 64. Throws std::bad_alloc.
+  void* allocate(std::size_t bytes) {
+    const std::size_t size = rounded(bytes);
+    const std::lock_guard lock(mutex_);
+    auto found = free_by_size_.lower_bound({size, nullptr});
+    if (found == free_by_size_.end()) {
+      map(size);
+      found = free_by_size_.lower_bound({size, nullptr});
+    }
+    const auto [room, place] = *found;
+    take(place, room);
+    if (room > size) put(place + size, room - size);
+    used_ += size, peak_ = std::max(peak_, used_);
+    return place;
+  }
+  void release(void* p, std::size_t bytes) noexcept {
+    if (!p) return;
+    const std::lock_guard lock(mutex_);
+    const std::size_t size = rounded(bytes);
+    used_ -= size;
+    merge(static_cast<std::byte*>(p), size);
+  }
+  /// Gives regions that nobody uses back to the system.
+  void trim() {
+    const std::lock_guard lock(mutex_);
+    unmap_unused();
+  }
+  /// In bytes: given out now, given out at most, and held from the system.
+  std::size_t used() const { return read(used_); }
+  std::size_t peak() const { return read(peak_); }
+  std::size_t reserved() const { return read(reserved_); }
+  /// How often the system was asked for a region.
+  std::size_t regions_mapped() const { return read(mapped_); }
+
+ private:
+  Memory() = default;
+
+  // Lines below 4 KiB; above, eight sizes to each power of two: near sizes fit each other's places.
+  static std::size_t rounded(std::size_t bytes) {
+    std::size_t grain = line;
+    if (bytes > 4096)
+      for (grain = 512; grain * 16 < bytes;) grain *= 2;
+    return std::max<std::size_t>(grain, (bytes + grain - 1) / grain * grain);
+  }
+  std::size_t read(const std::size_t& value) const {
+    const std::lock_guard lock(mutex_);
+    return value;
+  }
+
+  void put(std::byte* place, std::size_t size) {
+    free_.emplace(place, size);
+    free_by_size_.emplace(size, place);
+  }
+  void take(std::byte* place, std::size_t size) {
+    free_.erase(place);
+    free_by_size_.erase({size, place});
+  }
+  void merge(std::byte* place, std::size_t size) {
+    auto next = free_.lower_bound(place);
+    if (next != free_.end() && next->first == place + size && !regions_.count(next->first)) {
+      size += next->second;
+      take(next->first, next->second);
+      next = free_.lower_bound(place);
+    }
+    if (next != free_.begin() && !regions_.count(place)) {
+      const auto [before, room] = *std::prev(next);
+      if (before + room == place) {
+        take(before, room);
+        place = before, size += room;
+      }
+    }
+    put(place, size);
+  }
+  void map(std::size_t bytes) {
+    // A quarter of what is held already: few regions, whatever a program's size.
+    const std::size_t want = std::max({bytes, region, reserved_ / 4});
+    for (std::size_t size : {want, want, bytes}) {
+      size = (size + page - 1) / page * page;
+      void* raw =
+          mmap(nullptr, size + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+      if (raw == MAP_FAILED) {
+        unmap_unused();
+        continue;
+      }
+      auto* begin = static_cast<std::byte*>(raw);
+      const std::size_t skip = (page - reinterpret_cast<std::uintptr_t>(raw) % page) % page;
+      if (skip) munmap(begin, skip);
+      if (page - skip) munmap(begin + skip + size, page - skip);
+      madvise(begin + skip, size, MADV_HUGEPAGE);  // if it fails, small pages do
+      regions_.emplace(begin + skip, size);
+      put(begin + skip, size);
+      reserved_ += size, ++mapped_;
+      return;
+    }
+    throw std::bad_alloc{};
+  }
+  void unmap_unused() {
+    for (auto r = regions_.begin(); r != regions_.end();) {
+      const auto whole = free_.find(r->first);
+      if (whole == free_.end() || whole->second != r->second) {
+        ++r;
+        continue;
+      }
+      take(r->first, r->second);
+      munmap(r->first, r->second);
+      reserved_ -= r->second;
+      r = regions_.erase(r);
+    }
+  }
+
+  mutable std::mutex mutex_;
+  std::map<std::byte*, std::size_t> free_, regions_;
+  std::set<std::pair<std::size_t, std::byte*>> free_by_size_;
+  std::size_t used_ = 0, peak_ = 0, reserved_ = 0, mapped_ = 0;
+};
+
+/// A passing array of numbers, not initialised.
+template <class T>
+class Scratch {
+ public:
+  Scratch() = default;
+  explicit Scratch(Index count) { grow(count); }
+  Scratch(const Scratch&) = delete;
+  Scratch& operator=(const Scratch&) = delete;
+  ~Scratch() { Memory::current().release(data_, bytes_); }
+
+  /// Room for `count` numbers; what was there is lost when it has to grow.
+  T* grow(Index count) {
+    const std::size_t bytes = std::size_t(count) * sizeof(T);
+    if (bytes <= bytes_) return data_;
+    Memory::current().release(std::exchange(data_, nullptr), std::exchange(bytes_, 0));
+    data_ = static_cast<T*>(Memory::current().allocate(bytes));
+    bytes_ = bytes;
+    return data_;
+  }
+  T* data() const { return data_; }
+
+ private:
+  T* data_ = nullptr;
+  std::size_t bytes_ = 0;
+};
+
+/// This thread's own buffers, kept between calls; each `place` is one buffer.
+template <class T, int place>
+T* thread_scratch(Index count) {
+  thread_local Scratch<T> scratch;
+  return scratch.grow(count);
+}
+
+}  // namespace segmed

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+// The kernels, compiled once for each instruction set that this unit may use: those of its own
+// flags when they name AVX2 or more, else a portable set, AVX2 and AVX-512 in regions of their own,
+// among which the processor decides at start. A unit under SEGMED_KERNELS_LINKED, or of nvcc, which
+// knows no such regions, only refers to the kernels of the library segmed::kernels.
+#pragma once
+#include <algorithm>
+#include <cstring>
+#include <utility>
+#include <vector>
+
+#include <segmed/backend/kernel_table.hpp>
+#include <segmed/backend/memory.hpp>
+#include <segmed/backend/parallel.hpp>
+#include <segmed/backend/view.hpp>
+
+// A kernel file that is read alone lands in this namespace.
+namespace segmed::SEGMED_SET {
+inline constexpr const char* set_name = "portable";
+inline constexpr int vector_bytes = 16;
+inline constexpr bool has_fma = false;
+}  // namespace segmed::SEGMED_SET
+
+// Namespaces differ where flags do, so that units of different flags may be linked together.
+#if defined(SEGMED_KERNELS_LINKED) || defined(__CUDACC__)
+
+namespace segmed::linked {
+/// Enlists the sets of the library segmed::kernels; defined there.
+bool enlist();
+}  // namespace segmed::linked
+namespace segmed {
+static bool enlist_sets() { return linked::enlist(); }
+}  // namespace segmed
+
+#elif defined(__AVX512F__) && defined(__AVX512DQ__) && defined(__AVX512VL__) && defined(__FMA__)
+
+namespace segmed::avx512_flags {
+inline constexpr const char* set_name = "avx512";
+inline constexpr int vector_bytes = 64;
+inline constexpr bool has_fma = true;
+}  // namespace segmed::avx512_flags
+#define SEGMED_SET avx512_flags
+#include <segmed/backend/kernels/table.hpp>
+#undef SEGMED_SET
+namespace segmed {
+static bool enlist_sets() {
+  __builtin_cpu_init();
+  return InstructionSets::enlist(2, avx512_flags::table, __builtin_cpu_supports("avx512f"));
+}
+}  // namespace segmed
+
+#elif defined(__AVX2__) && defined(__FMA__)
+
+namespace segmed::avx2_flags {
+inline constexpr const char* set_name = "avx2";
+inline constexpr int vector_bytes = 32;
+inline constexpr bool has_fma = true;
+}  // namespace segmed::avx2_flags
+#define SEGMED_SET avx2_flags
+#include <segmed/backend/kernels/table.hpp>
+#undef SEGMED_SET
+namespace segmed {
+static bool enlist_sets() {
+  __builtin_cpu_init();
+  return InstructionSets::enlist(1, avx2_flags::table, __builtin_cpu_supports("avx2"));
+}
+}  // namespace segmed
+
+#else
+
+namespace segmed::portable {
+inline constexpr const char* set_name = "portable";
+inline constexpr int vector_bytes = 16;
+#if defined(__FP_FAST_FMAF)
+inline constexpr bool has_fma = true;
+#else
+inline constexpr bool has_fma = false;
+#endif
+}  // namespace segmed::portable
+#define SEGMED_SET portable
+#include <segmed/backend/kernels/table.hpp>
+#undef SEGMED_SET
+
+#if defined(__x86_64__)
+
+namespace segmed::avx2 {
+inline constexpr const char* set_name = "avx2";
+inline constexpr int vector_bytes = 32;
+inline constexpr bool has_fma = true;
+}  // namespace segmed::avx2
+namespace segmed::avx512 {
+inline constexpr const char* set_name = "avx512";
+inline constexpr int vector_bytes = 64;
+inline constexpr bool has_fma = true;
+}  // namespace segmed::avx512
+
+#define SEGMED_SET avx2
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx2,fma"))), apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx2,fma")
+#endif
+#include <segmed/backend/kernels/table.hpp>
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#undef SEGMED_SET
+
+#define SEGMED_SET avx512
+#if defined(__clang__)
+#pragma clang attribute push(__attribute__((target("avx512f,avx512dq,avx512vl,avx2,fma"))), \
+                             apply_to = function)
+#else
+#pragma GCC push_options
+#pragma GCC target("avx512f,avx512dq,avx512vl,avx2,fma")
+#endif
+#include <segmed/backend/kernels/table.hpp>
+#if defined(__clang__)
+#pragma clang attribute pop
+#else
+#pragma GCC pop_options
+#endif
+#undef SEGMED_SET
+
+namespace segmed {
+static bool enlist_sets() {
+  __builtin_cpu_init();
+  const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  const bool has_avx512 = has_avx2 && __builtin_cpu_supports("avx512f") &&
+                          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  return InstructionSets::enlist(0, portable::table, true) &&
+         InstructionSets::enlist(1, avx2::table, has_avx2) &&
+         InstructionSets::enlist(2, avx512::table, has_avx512);
+}
+}  // namespace segmed
+
+#else
+
+namespace segmed {
+static bool enlist_sets() { return InstructionSets::enlist(0, portable::table, true); }
+}  // namespace segmed
+
+#endif
+#endif
+
+namespace segmed {
+// Each unit's own: it runs before what the unit itself sets up.
+static const bool sets_enlisted = enlist_sets();
+}  // namespace segmed

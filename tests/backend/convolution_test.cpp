@@ -1,0 +1,254 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <vector>
+
+#include <doctest/doctest.h>
+
+#include <segmed/backend/convolution.hpp>
+#include <segmed/backend/cpu.hpp>
+#include <segmed/core/random.hpp>
+
+namespace {
+using namespace segmed;
+
+// Numbers in plain vectors, as a convolution takes them.
+template <class T>
+struct Problem {
+  Window w;
+  bool two_sources = false, two_parts = false, pending = false, gradient = false, add = false;
+  std::uint64_t seed = 1;
+
+  std::vector<T> random(Index n, std::uint64_t stream) const {
+    std::vector<T> x(std::size_t(std::max<Index>(n, 0)));
+    const Philox philox{seed, Purpose::noise, std::uint32_t(stream), 0};
+    for (std::size_t i = 0; i < x.size(); ++i) x[i] = T(philox.normal(Index(i)));
+    return x;
+  }
+};
+
+// A feed over a grid, with everything that it points to.
+template <class T>
+struct Fed {
+  Feed<T> feed;
+  std::vector<T> x[2], scale[2], shift[2], slope[2], direct, seen;
+  std::vector<double> moments;
+
+  Fed(const Problem<T>& p, const Grid& grid, std::uint64_t stream) {
+    const Index first = p.two_sources ? (grid.channels + 1) / 2 : grid.channels;
+    for (int i = 0; i < 2; ++i) {
+      const Grid part = grid.with_channels(i ? grid.channels - first : first);
+      if (part.channels == 0) continue;
+      Lane<T>& lane = p.gradient ? feed.gradient.view : feed.values.lane[i];
+      if (p.gradient && i == 1) continue;
+      const std::uint64_t s = stream + 10 * std::uint64_t(i);
+      lane.grid = p.gradient ? grid : part;
+      x[i] = p.random(lane.grid.size(), s);
+      lane.x = x[i].data();
+      if (!p.pending) continue;
+      scale[i] = p.random(lane.grid.pairs(), s + 1), shift[i] = p.random(lane.grid.pairs(), s + 2);
+      lane.scale = scale[i].data(), lane.shift = shift[i].data();
+      if (i == 0) {
+        slope[i] = p.random(lane.grid.pairs(), s + 3);
+        lane.slope = slope[i].data();
+      } else {
+        lane.leak = T(0.01);
+      }
+    }
+    if (!p.gradient) return;
+    feed.is_gradient = true;
+    direct = p.random(grid.size(), stream + 4), seen = p.random(grid.size(), stream + 5);
+    feed.gradient.direct = direct.data(), feed.gradient.seen = seen.data();
+    for (const T m : p.random(2 * grid.pairs(), stream + 6)) moments.push_back(0.1 * double(m));
+    feed.gradient.moments = moments.data();
+  }
+  // The same numbers, written down.
+  Feed<T> materialised(const Grid& grid, std::vector<T>& store) const {
+    store.clear();
+    for (Index n = 0; n < grid.cases; ++n)
+      for (Index v = 0; v < grid.voxels(); ++v)
+        for (Index c = 0; c < grid.channels; ++c) store.push_back(T(feed({n, v, c})));
+    Feed<T> plain;
+    plain.values.lane[0].grid = grid, plain.values.lane[0].x = store.data();
+    return plain;
+  }
+};
+
+template <class T>
+struct Drained {
+  Sink<T> sink;
+  std::vector<T> out[2], bias;
+  std::vector<double> moments;
+
+  Drained(const Problem<T>& p, const Grid& grid) {
+    const Index first = p.two_parts ? (grid.channels + 1) / 2 : grid.channels;
+    for (int i = 0; i < 2; ++i) {
+      sink.grid[i] = grid.with_channels(i ? grid.channels - first : first);
+      if (sink.grid[i].channels == 0) continue;
+      out[i] = p.random(sink.grid[i].size(), 40 + std::uint64_t(i));
+      sink.out[i] = out[i].data();
+    }
+    sink.add = p.add;
+    if (p.add) return;
+    bias = p.random(grid.channels, 50);
+    sink.bias = bias.data();
+    moments.assign(std::size_t(2 * grid.pairs()), -1.0);
+    sink.moments = moments.data();
+  }
+  Drained(const Drained&) = delete;
+};
+
+template <class A, class B>
+double distance(const A& a, const B& b) {
+  REQUIRE(a.size() == b.size());
+  double worst = 0, scale = 1e-30;
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    worst = std::max(worst, std::abs(double(a[i]) - double(b[i])));
+    scale = std::max(scale, std::abs(double(b[i])));
+  }
+  return worst / scale;
+}
+template <class A>
+bool same_bits(const A& a, const A& b) {
+  return a.size() == b.size() &&
+         (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(a[0])) == 0);
+}
+
+template <class T>
+constexpr double tolerance = sizeof(T) == 4 ? 3e-5 : 1e-12;
+
+template <class T>
+void check_write(const Problem<T>& p, bool to_coarse) {
+  const Grid from = to_coarse ? p.w.fine : p.w.coarse, to = to_coarse ? p.w.coarse : p.w.fine;
+  const Fed<T> fed(p, from, 1);
+  const std::vector<T> weight = p.random(p.w.weights(), 30);
+  const auto run = [&](const Feed<T>& feed, Drained<T>& into) {
+    if (to_coarse)
+      Cpu::gather(p.w, feed, weight.data(), into.sink);
+    else
+      Cpu::scatter(p.w, feed, weight.data(), into.sink);
+  };
+
+  Drained<T> plain(p, to), fast(p, to), again(p, to), written(p, to);
+  if (to_coarse)
+    Cpu::launch_rows(to.rows(), to.channels,
+                     GatherKernel<T>{p.w, fed.feed, weight.data(), plain.sink});
+  else
+    Cpu::launch_rows(to.rows(), to.channels,
+                     ScatterKernel<T>{p.w, fed.feed, weight.data(), plain.sink});
+  set_threads(1);
+  run(fed.feed, fast);
+  CHECK(distance(fast.out[0], plain.out[0]) < tolerance<T>);
+  CHECK(distance(fast.out[1], plain.out[1]) < tolerance<T>);
+  if (!p.add && !p.two_parts) {
+    Lane<T> lane;
+    lane.grid = to, lane.x = fast.out[0].data();
+    std::vector<double> moments(std::size_t(2 * to.pairs()));
+    Cpu::launch(to.pairs(), ChannelMoments<T>{lane, moments.data()});
+    CHECK(distance(fast.moments, moments) < 1e-12);
+  }
+  for (const int count : {2, 4}) {
+    Drained<T> more(p, to);
+    set_threads(count);
+    run(fed.feed, more);
+    CHECK(same_bits(more.out[0], fast.out[0]));
+    CHECK(same_bits(more.out[1], fast.out[1]));
+    CHECK(same_bits(more.moments, fast.moments));
+  }
+  std::vector<T> store;
+  run(fed.materialised(from, store), written);
+  CHECK(same_bits(written.out[0], fast.out[0]));
+  CHECK(same_bits(written.out[1], fast.out[1]));
+  CHECK(same_bits(written.moments, fast.moments));
+}
+
+template <class T>
+void check_weigh(const Problem<T>& p) {
+  Problem<T> gradient = p;
+  gradient.gradient = true, gradient.two_sources = false;
+  const Fed<T> fine(p, p.w.fine, 1), coarse(gradient, p.w.coarse, 20);
+  const std::vector<T> start = p.random(p.w.weights(), 30);
+  std::vector<T> plain = start, fast = start, written = start, fine_store, coarse_store;
+  Cpu::launch_rows(p.w.taps() * p.w.fine.channels / p.w.groups, p.w.coarse.channels,
+                   WeighKernel<T>{p.w, fine.feed, coarse.feed, plain.data()});
+  set_threads(1);
+  Cpu::weigh(p.w, fine.feed, coarse.feed, fast.data());
+  CHECK(distance(fast, plain) < tolerance<T>);
+  for (const int count : {2, 4}) {
+    std::vector<T> more = start;
+    set_threads(count);
+    Cpu::weigh(p.w, fine.feed, coarse.feed, more.data());
+    CHECK(same_bits(more, fast));
+  }
+  Cpu::weigh(p.w, fine.materialised(p.w.fine, fine_store),
+             coarse.materialised(p.w.coarse, coarse_store), written.data());
+  CHECK(same_bits(written, fast));
+}
+
+Index out_extent(Index in, Index kernel, Index stride, Index padding, Index dilation) {
+  return (in + 2 * padding - dilation * (kernel - 1) - 1) / stride + 1;
+}
+Window window(Grid fine, Index outputs, Index kernel, Index stride, Index padding,
+              Index dilation = 1, Index groups = 1) {
+  Window w;
+  w.fine = fine, w.coarse = fine.with_channels(outputs), w.groups = groups;
+  Index* out[3] = {&w.coarse.depth, &w.coarse.height, &w.coarse.width};
+  const bool flat = fine.depth == 1;
+  for (int a = 0; a < 3; ++a) {
+    if (flat && a == 0) continue;
+    w.kernel[a] = kernel, w.stride[a] = stride, w.padding[a] = padding, w.dilation[a] = dilation;
+    *out[a] = out_extent(*out[a], kernel, stride, padding, dilation);
+  }
+  return w;
+}
+
+template <class T>
+void check_all(Problem<T> p) {
+  CAPTURE(p.w.fine);
+  CAPTURE(p.w.coarse);
+  for (const bool to_coarse : {true, false}) {
+    CAPTURE(to_coarse);
+    for (int mode = 0; mode < 5; ++mode) {
+      CAPTURE(mode);
+      Problem<T> q = p;
+      q.pending = mode == 1 || mode == 2 || mode == 4, q.two_sources = mode == 2;
+      q.gradient = mode >= 3, q.add = mode >= 3, q.two_parts = mode == 4;
+      check_write(q, to_coarse);
+    }
+  }
+  check_weigh(p);
+  p.pending = p.two_sources = true;
+  check_weigh(p);
+}
+
+}  // namespace
+
+TEST_SUITE("backend/convolution") {
+  TEST_CASE_TEMPLATE("fast kernels agree with the plain ones", T, float, double) {
+    std::uint64_t seed = 1;
+    for (const Window& w : {
+             window({2, 5, 6, 7, 3}, 5, 3, 1, 1),
+             window({1, 9, 8, 10, 16}, 16, 3, 1, 1),
+             window({1, 4, 5, 6, 40}, 33, 3, 1, 1),
+             window({2, 7, 9, 5, 4}, 17, 3, 2, 1),
+             window({1, 8, 8, 8, 8}, 24, 2, 2, 0),
+             window({1, 6, 7, 5, 32}, 3, 1, 1, 0),
+             window({1, 6, 7, 5, 70}, 11, 1, 2, 0),
+             window({2, 1, 17, 13, 6}, 9, 3, 1, 1),
+             window({1, 9, 9, 9, 6}, 8, 3, 1, 2, 2, 2),
+             window({1, 8, 7, 9, 12}, 12, 3, 2, 1, 1, 4),
+             window({1, 7, 6, 5, 2}, 4, 5, 3, 2),
+             window({1, 1, 1, 1, 20}, 20, 3, 1, 1),
+         }) {
+      Problem<T> p;
+      p.w = w, p.seed = seed++;
+      check_all(p);
+    }
+  }
+  TEST_CASE("a stride beyond the kernel leaves voxels that nothing reaches") {
+    Problem<float> p;
+    p.w = window({1, 7, 8, 9, 5}, 6, 1, 3, 0);
+    check_all(p);
+    p.w = window({2, 6, 4, 8, 5}, 6, 2, 2, 0);
+    p.w.fine.depth += 3;  // as a transposed convolution with output padding
+    check_all(p);
+  }
+}

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <string>
+#include <vector>
+
+#include <doctest/doctest.h>
+
+#include <segmed/backend/cpu.hpp>
+
+using namespace segmed;
+
+TEST_SUITE("backend/kernel_table") {
+  TEST_CASE("the set in use is one of the program's, and the best when no name is given") {
+    CHECK(InstructionSets::find(kernels().name) != nullptr);
+    const KernelTable& best = InstructionSets::choose("");
+    CHECK(&best == &InstructionSets::choose(best.name));
+  }
+  TEST_CASE("an unknown set is refused with the choices") {
+    std::string text;
+    try {
+      InstructionSets::choose("sse9");
+    } catch (const ConfigError& e) {
+      text = e.what();
+    }
+    CHECK(text.find("segmed: SEGMED_ISA: no kernels named sse9") == 0);
+    CHECK(text.find("; choose one of ") != std::string::npos);
+    CHECK(text.find(InstructionSets::choose("").name) != std::string::npos);
+  }
+  TEST_CASE("all sets of this program compute the same within rounding") {
+    Window w;
+    w.fine = {1, 6, 7, 8, 19}, w.coarse = {1, 6, 7, 8, 21};
+    for (int a = 0; a < 3; ++a) w.kernel[a] = 3, w.padding[a] = 1;
+    std::vector<float> x(std::size_t(w.fine.size())), weight(std::size_t(w.weights()));
+    for (std::size_t i = 0; i < x.size(); ++i) x[i] = float(i * 7919 % 1009) / 1009.f - 0.5f;
+    for (std::size_t i = 0; i < weight.size(); ++i)
+      weight[i] = float(i * 104729 % 997) / 997.f - 0.5f;
+    Feed<float> feed;
+    feed.values.lane[0].grid = w.fine, feed.values.lane[0].x = x.data();
+    std::vector<float> first;
+    for (const char* name : InstructionSets::names) {
+      const KernelTable* table = InstructionSets::find(name);
+      if (!table) continue;
+      CAPTURE(name);
+      std::vector<float> y(std::size_t(w.coarse.size()));
+      Sink<float> sink;
+      sink.out[0] = y.data(), sink.grid[0] = w.coarse;
+      table->of<float>().gather(w, feed, weight.data(), sink);
+      if (first.empty()) first = y;
+      float worst = 0;
+      for (std::size_t i = 0; i < y.size(); ++i) worst = std::max(worst, std::abs(y[i] - first[i]));
+      CHECK(worst < 1e-4f);
+    }
+  }
+}

@@ -1,0 +1,168 @@
+// SPDX-License-Identifier: Apache-2.0
+#include <vector>
+
+#include <doctest/doctest.h>
+
+#include <segmed/backend/cpu.hpp>
+#include <segmed/core/random.hpp>
+
+namespace {
+using namespace segmed;
+
+template <class T>
+std::vector<T> random(Index n, std::uint32_t stream) {
+  std::vector<T> x(static_cast<std::size_t>(n));
+  const Philox philox{5, Purpose::noise, stream, 0};
+  for (Index i = 0; i < n; ++i) x[std::size_t(i)] = T(philox.normal(i));
+  return x;
+}
+template <class A>
+bool same_bits(const A& a, const A& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(a[0])) == 0;
+}
+template <class A>
+double distance(const A& a, const A& b) {
+  double worst = 0;
+  for (std::size_t i = 0; i < a.size(); ++i)
+    worst = std::max(worst, std::abs(double(a[i] - b[i])) / (1 + std::abs(double(b[i]))));
+  return worst;
+}
+
+// A view with pending work on every channel, and the numbers behind it.
+template <class T>
+struct View {
+  std::vector<T> x, scale, shift, slope;
+  Lane<T> lane;
+  View(const Grid& grid, std::uint32_t stream, bool pending = true)
+      : x(random<T>(grid.size(), stream)),
+        scale(random<T>(grid.pairs(), stream + 1)),
+        shift(random<T>(grid.pairs(), stream + 2)),
+        slope(random<T>(grid.pairs(), stream + 3)) {
+    lane.grid = grid, lane.x = x.data();
+    if (pending) lane.scale = scale.data(), lane.shift = shift.data(), lane.slope = slope.data();
+  }
+};
+const std::vector<Grid>& grids() {
+  static const std::vector<Grid> all = {
+      {2, 5, 6, 7, 3}, {1, 9, 11, 13, 16}, {3, 1, 30, 20, 21}, {1, 2, 3, 4, 130}, {1, 8, 8, 8, 1}};
+  return all;
+}
+
+}  // namespace
+
+TEST_SUITE("backend/rows") {
+  TEST_CASE_TEMPLATE("apply writes what readers see, with moments", T, float, double) {
+    for (const Grid& grid : grids()) {
+      CAPTURE(grid);
+      const View<T> a(grid, 1), b(grid.with_channels((grid.channels + 1) / 2), 5),
+          c(grid.with_channels(grid.channels / 2), 9, false);
+      Reader<T> one, two;
+      one.lane[0] = a.lane, two.lane[0] = b.lane;
+      if (c.lane.grid.channels) two.lane[1] = c.lane;
+      for (const bool sum : {false, true}) {
+        const Reader<T>* const other = sum ? &two : nullptr;
+        std::vector<T> expected, y(std::size_t(grid.size()));
+        std::vector<double> sums(std::size_t(2 * grid.pairs())), moments(sums.size(), 9.0);
+        for (Index n = 0; n < grid.cases; ++n)
+          for (Index v = 0; v < grid.voxels(); ++v)
+            for (Index k = 0; k < grid.channels; ++k) {
+              const At at{n, v, k};
+              expected.push_back(other ? T(one(at) + two(at)) : one(at));
+              const double value = double(expected.back());
+              sums[std::size_t(2 * grid.pair(at))] += value;
+              sums[std::size_t(2 * grid.pair(at) + 1)] += value * value;
+            }
+        set_threads(1);
+        Cpu::apply(one, other, y.data(), moments.data());
+        CHECK(same_bits(y, expected));
+        CHECK(distance(moments, sums) < 1e-11);
+        for (const int count : {2, 4}) {
+          std::vector<T> z(y.size());
+          std::vector<double> more(sums.size());
+          set_threads(count);
+          Cpu::apply(one, other, z.data(), more.data());
+          CHECK(same_bits(z, y));
+          CHECK(same_bits(more, moments));
+        }
+        Lane<T> lane;
+        lane.grid = grid, lane.x = y.data();
+        std::vector<double> alone(sums.size());
+        Cpu::moments(lane, alone.data());
+        CHECK(same_bits(alone, moments));
+      }
+    }
+  }
+  TEST_CASE_TEMPLATE("spread carries gradients through a view", T, float, double) {
+    for (const Grid& grid : grids())
+      for (const bool pending : {true, false}) {
+        CAPTURE(grid);
+        const View<T> view(grid, 1, pending);
+        const std::vector<T> seen = random<T>(grid.size(), 20), start = random<T>(grid.size(), 21);
+        std::vector<T> raw, expected = start;
+        std::vector<double> sums[3], totals[3];
+        for (auto& s : totals) s.assign(std::size_t(grid.pairs()), 0.5);
+        for (Index n = 0; n < grid.cases; ++n)
+          for (Index v = 0; v < grid.voxels(); ++v)
+            for (Index c = 0; c < grid.channels; ++c) {
+              const At at{n, v, c};
+              const auto i = std::size_t(grid.index(at)), p = std::size_t(grid.pair(at));
+              const T leaked = view.lane.through_leak(at, seen[i]);
+              expected[i] = std::fma(leaked, pending ? view.scale[p] : T(1), start[i]);
+              totals[0][p] += double(leaked) * double(view.x[i]);
+              totals[1][p] += double(leaked);
+              const T z = view.lane.before_leak(at);
+              if (z <= 0) totals[2][p] += double(seen[i]) * double(z);
+            }
+        for (const int count : {1, 2, 4}) {
+          set_threads(count);
+          std::vector<T> again = start;
+          std::vector<double> more[3];
+          for (auto& s : more) s.assign(std::size_t(grid.pairs()), 0.5);
+          Cpu::spread(view.lane, seen.data(), again.data(), more[0].data(), more[1].data(),
+                      more[2].data());
+          CHECK(same_bits(again, expected));
+          for (int k = 0; k < 3; ++k) {
+            CHECK(distance(more[k], totals[k]) < 1e-11);
+            if (count > 1) CHECK(same_bits(more[k], sums[k]));
+            sums[k] = more[k];
+          }
+        }
+        std::vector<double> shift(std::size_t(grid.pairs()), 0.5);
+        Cpu::spread(view.lane, seen.data(), static_cast<T*>(nullptr), nullptr, shift.data(),
+                    nullptr);
+        CHECK(same_bits(shift, sums[1]));
+      }
+  }
+  TEST_CASE_TEMPLATE("deposit adds an incoming gradient to both parts", T, float, double) {
+    for (const Grid& grid : grids())
+      for (int mode = 0; mode < 8; ++mode) {
+        CAPTURE(grid);
+        CAPTURE(mode);
+        const View<T> view(grid, 1, mode % 2 == 0);
+        const std::vector<T> direct = random<T>(grid.size(), 20), seen = random<T>(grid.size(), 21);
+        const std::vector<double> moments = random<double>(2 * grid.pairs(), 22);
+        Incoming<T> g;
+        g.view = view.lane;
+        if (mode != 3) g.direct = direct.data();
+        if (mode != 5) g.seen = seen.data();
+        if (mode != 7) g.moments = moments.data();
+        Sink<T> sink;
+        sink.add = mode < 6;
+        std::vector<T> out[2], expected[2];
+        for (int i = 0; i < 2; ++i) {
+          const Index first = (2 * grid.channels + 2) / 3;
+          sink.grid[i] = grid.with_channels(i ? grid.channels - first : first);
+          expected[i] = out[i] = random<T>(sink.grid[i].size(), 30);
+          sink.out[i] = expected[i].data();
+        }
+        for (Index n = 0; n < grid.cases; ++n)
+          for (Index v = 0; v < grid.voxels(); ++v)
+            for (Index c = 0; c < grid.channels; ++c) sink({n, v, c}, g({n, v, c}));
+        for (int i = 0; i < 2; ++i) sink.out[i] = out[i].data();
+        if (mode == 1) sink.out[0] = nullptr, expected[0] = out[0];
+        Cpu::deposit(g, sink);
+        CHECK(same_bits(out[0], expected[0]));
+        if (!out[1].empty()) CHECK(same_bits(out[1], expected[1]));
+      }
+  }
+}
