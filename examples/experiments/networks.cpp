@@ -14,6 +14,7 @@ AnyNetwork<F> network_of(const Recipe& recipe, std::uint64_t seed) {
   const UNetOptions<F::dim> options{.channels_in = recipe.plan.channels,
                                     .classes = recipe.classes.size(),
                                     .widths = recipe.plan.widths,
+                                    .decoder_convs = recipe.network == "residual_unet" ? 1 : 2,
                                     .deep_supervision = recipe.deep_supervision,
                                     .seed = seed};
   if (recipe.network == "residual_unet") return UNet<ResidualParts<F>>(options);

@@ -33,8 +33,8 @@ struct Slopes {
 template <class T, Device D>
 struct View {
   std::shared_ptr<ScaleShift<Wide<T>, D>> affine;  // none: scale 1, shift 0
-  std::shared_ptr<Slopes<Wide<T>, D>> slopes;  // none: `leak` everywhere
-  Wide<T> leak = 1;                            // 1: no activation
+  std::shared_ptr<Slopes<Wide<T>, D>> slopes;      // none: `leak` everywhere
+  Wide<T> leak = 1;                                // 1: no activation
   std::shared_ptr<Slot<T, D>>
       grad;  // of what readers see; for an untouched tensor the tensor's own
 

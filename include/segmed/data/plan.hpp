@@ -19,7 +19,7 @@ struct PlanOptions {
   Extent3 patch = {0, 0, 0};
   Index batch = 0;
   std::vector<Index> widths = {};                 // channels of the network's levels, finest first
-  Index patch_voxels = 110592;                    // the most voxels of a patch that is chosen
+  Index patch_voxels = 65536;                     // the most voxels of a patch that is chosen
   std::vector<Normalization> normalization = {};  // none or one
 };
 
