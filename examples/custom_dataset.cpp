@@ -18,8 +18,9 @@ struct Spheres {  // a bright ball in noise, somewhere in 32^3 voxels of 1 mm
   }
   Example load(Index i) const {
     const auto [id, patient, part, annotated, labelled] = info(i);
-    Example e{id, patient, {{32, 32, 32}}, {{32, 32, 32}}, annotated};
-    e.image.voxels.resize(32 * 32 * 32), e.labels.voxels.resize(32 * 32 * 32);
+    const Extent3 extent = {32, 32, 32};
+    Example e{id, patient, make_volume<float>(extent), make_volume<std::uint8_t>(extent),
+              annotated};
     const Philox random{7, Purpose::phantom, std::uint32_t(i)};
     const double at[3] = {random.uniform(0, 10, 22), random.uniform(1, 10, 22),
                           random.uniform(2, 10, 22)};

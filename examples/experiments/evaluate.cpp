@@ -72,6 +72,7 @@ int evaluate(const EvaluateOptions& options) {
   const auto truths = label_files(options.truth), predictions = label_files(options.prediction);
   const bool single = truths.begin()->first.empty() || predictions.begin()->first.empty();
   Index highest = 1, skipped = 0;
+  std::string missing;
   std::vector<std::pair<std::string, std::pair<std::string, std::string>>> pairs;
   if (single) {
     require<ConfigError>(truths.size() == 1 && predictions.size() == 1, "evaluate",
@@ -83,12 +84,14 @@ int evaluate(const EvaluateOptions& options) {
     if (single) break;
     const auto found = predictions.find(id);
     if (found == predictions.end()) {
-      std::fprintf(stderr, "%s has no prediction in %s\n", id.c_str(), options.prediction.c_str());
-      ++skipped;
+      if (skipped++ == 0) missing = id;
     } else {
       pairs.push_back({id, {found->second, file}});
     }
   }
+  if (skipped > 0)
+    std::fprintf(stderr, "%d of %d truths have no prediction in %s, %s for one\n", int(skipped),
+                 int(truths.size()), options.prediction.c_str(), missing.c_str());
   require<DataError>(!pairs.empty(), "evaluate", "no file of ", options.prediction,
                      " has the name of one in ", options.truth);
   std::vector<std::pair<Volume<std::uint8_t>, Volume<std::uint8_t>>> volumes;

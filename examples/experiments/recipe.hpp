@@ -21,7 +21,7 @@ struct Recipe {
   bool flat() const { return plan.patch[2] == 1; }
   std::string text() const {
     return plan.text() + ", network " + network + ", loss " + loss + ", optimizer " + optimizer +
-           " at " + segmed::number_text(double(rate));
+           " at " + segmed::number_text(std::round(1e6 * double(rate)) / 1e6);
   }
 };
 
