@@ -26,9 +26,9 @@ TEST_SUITE("data/plan") {
     CHECK(plan.widths == std::vector<Index>{16, 32, 64, 128});
     CHECK(plan.patch == Extent3{32, 48, 32});
     CHECK(plan.median_extent == Extent3{35, 50, 35});
-    CHECK(plan.batch == 4);
+    CHECK(plan.batch == 2);
     CHECK(plan.text() ==
-          "spacing 1 x 1 x 1 mm, normalization z_score, patch 32 x 48 x 32, batch 4, widths 16 32 "
+          "spacing 1 x 1 x 1 mm, normalization z_score, patch 32 x 48 x 32, batch 2, widths 16 32 "
           "64 128");
   }
   TEST_CASE("CT is known by its air and gets the foreground's percentiles") {

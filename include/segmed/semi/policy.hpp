@@ -165,22 +165,33 @@ struct Both {
     else
       return second.supervised(now);
   }
-  void after_step(auto& now) {
+  void after_step(auto& now) requires requires { first.after_step(now); } || requires {
+    second.after_step(now);
+  }
+  {
     each([&](auto& p) {
       if constexpr (requires { p.after_step(now); }) p.after_step(now);
     });
   }
-  void start_round(auto& round) {
+  void start_round(auto& round) requires requires { first.start_round(round); } || requires {
+    second.start_round(round);
+  }
+  {
     each([&](auto& p) {
       if constexpr (requires { p.start_round(round); }) p.start_round(round);
     });
   }
   /// The first that has one decides.
-  const auto& predictor(const auto& student) const {
+  const auto& predictor(const auto& student) const requires requires {
+    first.predictor(student);
+  } || requires {
+    second.predictor(student);
+  }
+  {
     if constexpr (requires { first.predictor(student); })
       return first.predictor(student);
     else
-      return segmed::predictor(second, student);
+      return second.predictor(student);
   }
   static void members(auto& self, auto&& visit) {
     visit("first", self.first);
