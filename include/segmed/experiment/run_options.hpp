@@ -20,7 +20,7 @@ struct RunOptions {
   Index steps = 0;
   double minutes = 0;
   std::uint64_t seed = 1;
-  Extent3 patch = {48, 48, 48};  // x, y, z in voxels; z = 1 for 2-D networks
+  Extent3 patch = {32, 32, 32};  // x, y, z in voxels; z = 1 for 2-D networks
   Index batch = 2;               // patches of D_0, and as many of D_1, per step
   std::optional<Preparation> preparation =
       {};  // none: own spacing, each scan by its mean and deviation

@@ -1,0 +1,118 @@
+// SPDX-License-Identifier: Apache-2.0
+// The binary from end to end on a tiny generated cohort: what a user does on the first day, and
+// what goes wrong on the second.
+#include <cstdlib>
+#include <filesystem>
+#include <fstream>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <doctest/doctest.h>
+
+#include <segmed/experiment/results.hpp>
+
+using namespace segmed;
+namespace fs = std::filesystem;
+
+namespace {
+
+/// A folder that goes with the test, and the binary, if there is one.
+struct Workplace {
+  fs::path folder = fs::temp_directory_path() / ("segmed_commands_" + std::to_string(getpid()));
+  const char* binary = std::getenv("SEGMED_EXPERIMENTS");
+  Workplace() {
+    fs::remove_all(folder);
+    fs::create_directories(folder);
+  }
+  ~Workplace() { fs::remove_all(folder); }
+  /// The exit code; what was printed lies in `said()`.
+  int run(const std::string& arguments) const {
+    const std::string command =
+        "cd '" + folder.string() + "' && '" + binary + "' " + arguments + " > said.txt 2>&1";
+    return WEXITSTATUS(std::system(command.c_str()));
+  }
+  std::string said() const { return read_bytes((folder / "said.txt").string()); }
+};
+
+const std::string small = " --patch 16,16,16 --widths 4,8 --batch 1 --quiet --threads 2 ";
+
+}  // namespace
+
+TEST_SUITE("experiment/commands") {
+  TEST_CASE("a cohort is made, judged, compared on, predicted and reported") {
+    const Workplace here;
+    if (!here.binary) {
+      MESSAGE("skipped: SEGMED_EXPERIMENTS does not name the binary");
+      return;
+    }
+    CHECK(here.run("phantom --cases 7 --organs 2 --extent 24,24,24 --spacing 16 --out data") == 0);
+    CHECK(here.run("inspect --data data --json") == 0);
+    const Json seen = parse_json(here.said(), "inspect");
+    CHECK(seen.at("cases").as_array().size() == 7);
+    CHECK(seen.at("cases").as_array()[0].at("verdict").as_string() == "ok");
+
+    const std::string gain =
+        "gain --data data --d0 2 --d1 2 --val 2 --hide classes:1 --policies "
+        "supervised,partial_completion --seeds 1 --steps 3 --out runs" +
+        small;
+    CHECK_MESSAGE(here.run(gain) == 0, here.said());
+    const Results results = read_results((here.folder / "runs/results.json").string());
+    REQUIRE(results.runs.size() == 2);
+    CHECK(results.runs[0].d1 == 0);
+    CHECK(results.runs[1].d1 == 2);
+    CHECK(results.runs[0].cases.size() == 2);
+    CHECK(results.gains.size() == 1);
+    for (const char* name : {"report.html", "results.csv", "table.tex", "manifest.json"})
+      CHECK(fs::exists(here.folder / "runs" / name));
+    CHECK(parse_json(read_bytes((here.folder / "runs/manifest.json").string()), "manifest")
+              .at("hooks")
+              .has("partial_completion"));
+    // The same command finds everything done; other options are refused.
+    CHECK(here.run(gain) == 0);
+    CHECK(here.said().find("2 of 2 runs are finished") != std::string::npos);
+    CHECK(here.run(gain + " --rate 0.01") == 2);
+    CHECK(here.said().find("holds another run") != std::string::npos);
+    CHECK(here.run("report runs") == 0);
+
+    const std::string model = "runs/runs/supervised_d0-2_d1-0_seed-1";
+    CHECK(here.run("predict --model " + model +
+                   " --in data/s0001/ct.nii.gz --out labels --quiet") == 0);
+    CHECK(fs::exists(here.folder / "labels/ct.nii.gz"));
+    CHECK(here.run("evaluate --pred labels/ct.nii.gz --truth labels/ct.nii.gz --json") == 0);
+    CHECK(parse_json(here.said(), "evaluate").at("cases").as_array().size() == 1);
+    CHECK(here.run("convert labels/ct.nii.gz turned.nii --orient LPS") == 0);
+    CHECK(fs::exists(here.folder / "turned.nii"));
+  }
+  TEST_CASE("a broken case is left out and the exit code says so") {
+    const Workplace here;
+    if (!here.binary) {
+      MESSAGE("skipped: SEGMED_EXPERIMENTS does not name the binary");
+      return;
+    }
+    REQUIRE(here.run("phantom --cases 4 --organs 2 --extent 24,24,24 --spacing 16 --out data") ==
+            0);
+    const auto scan = here.folder / "data/s0002/ct.nii.gz";
+    fs::resize_file(scan, fs::file_size(scan) / 2);
+    CHECK(here.run("inspect --data data --json") == 7);
+    CHECK(here.said().find("quarantined") != std::string::npos);
+    CHECK(here.run("train --data data --val 1 --steps 2 --out run" + small) == 7);
+    CHECK(fs::exists(here.folder / "run/last.safetensors"));
+    CHECK(here.run("train --data data --val 1 --steps 2 --strict --out other" + small) == 3);
+  }
+  TEST_CASE("wrong use is told from bad input") {
+    const Workplace here;
+    if (!here.binary) {
+      MESSAGE("skipped: SEGMED_EXPERIMENTS does not name the binary");
+      return;
+    }
+    CHECK(here.run("") == 2);
+    CHECK(here.run("train --data nowhere --out run --steps 1") == 3);
+    CHECK(here.run("train --out run --steps 1") == 2);
+    CHECK(here.run("gain --data nowhere --steps 1 --out run --policies none") == 2);
+    CHECK(here.said().find("partial_completion") != std::string::npos);
+    CHECK(here.run("predict --model nothing --in a --out b") == 3);
+    CHECK(here.run("train --resume nothing") == 3);
+    CHECK(here.run("--help") == 0);
+    CHECK(here.run("gain --help") == 0);
+  }
+}
