@@ -66,6 +66,47 @@ void check_geometry(const ConvGeometry<Dim>& g, const char* who) {
   require<ConfigError>(g.groups > 0, who, g.groups, " groups");
 }
 
+/// Runs a window forward, down to its coarse grid or up to its fine one, and records the other way.
+template <bool Down, FeatureMap F>
+F convolved(const F& x, const typename F::P& weight, const typename F::P& bias, const Window& w) {
+  using T = typename F::value_type;
+  using D = typename F::device;
+  const Grid to = Down ? w.coarse : w.fine;
+  const bool weights = weight.trained(), inputs = x.tracked();
+  F y(to, weights || inputs);
+  Dense<T, D>& raw = y.dense();
+  raw.moments = Storage<double, D>(2 * to.pairs());
+  Feed<T> in;
+  in.values = x.reader();
+  Sink<T> out;
+  out.out[0] = raw.value.write(), out.grid[0] = to, out.moments = raw.moments.write();
+  if (!bias.empty()) out.bias = bias.value().read();
+  if constexpr (Down)
+    gather<D>(w, in, weight.value().read(), out);
+  else
+    scatter<D>(w, in, weight.value().read(), out);
+  Uses uses;
+  if (weights) uses.push_back(weight.state());
+  if (weights && !bias.empty()) uses.push_back(bias.state());
+  record_map(y, uses,
+             [=, weight = weight.state(),
+              bias = bias.empty() ? nullptr : bias.state()](const Incoming<T>& g) {
+               Feed<T> incoming, values;
+               incoming.gradient = g, incoming.is_gradient = true;
+               values.values = x.reader();
+               if (weights)
+                 weigh<D>(w, Down ? values : incoming, Down ? incoming : values,
+                          weight->grad.write());
+               if (weights && bias) pull_bias<F>(g, *bias);
+               if (!inputs) return;
+               if constexpr (Down)
+                 scatter<D>(w, incoming, weight->value.read(), x.gradient_sink());
+               else
+                 gather<D>(w, incoming, weight->value.read(), x.gradient_sink());
+             });
+  return y;
+}
+
 /// Convolution with zero padding. Reads sources on load and sums moments on store, so neither a
 /// normalisation before nor one after it costs a pass over the voxels.
 ///
@@ -74,8 +115,6 @@ void check_geometry(const ConvGeometry<Dim>& g, const char* who) {
 template <FeatureMap F>
 F conv(const F& x, const typename F::P& weight, const typename F::P& bias,
        const ConvGeometry<F::dim>& geometry) {
-  using T = typename F::value_type;
-  using D = typename F::device;
   check_geometry(geometry, "conv");
   Window w = geometry.window();
   w.fine = x.grid();
@@ -95,30 +134,7 @@ F conv(const F& x, const typename F::P& weight, const typename F::P& bias,
           w.coarse.channels, " channels, the bias has ", bias.size());
   require(w.coarse.channels % w.groups == 0, "conv", w.coarse.channels,
           " output channels do not divide into ", w.groups, " groups");
-  const bool weights = weight.trained(), inputs = x.tracked();
-  F y(w.coarse, weights || inputs);
-  Dense<T, D>& raw = y.dense();
-  raw.moments = Storage<double, D>(2 * w.coarse.pairs());
-  Feed<T> in;
-  in.values = x.reader();
-  Sink<T> out;
-  out.out[0] = raw.value.write(), out.grid[0] = w.coarse, out.moments = raw.moments.write();
-  if (!bias.empty()) out.bias = bias.value().read();
-  gather<D>(w, in, weight.value().read(), out);
-  Uses uses;
-  if (weights) uses.push_back(weight.state());
-  if (weights && !bias.empty()) uses.push_back(bias.state());
-  record_map(y, uses,
-             [=, weight = weight.state(),
-              bias = bias.empty() ? nullptr : bias.state()](const Incoming<T>& g) {
-               Feed<T> incoming, values;
-               incoming.gradient = g, incoming.is_gradient = true;
-               values.values = x.reader();
-               if (weights) weigh<D>(w, values, incoming, weight->grad.write());
-               if (weights && bias) pull_bias<F>(g, *bias);
-               if (inputs) scatter<D>(w, incoming, weight->value.read(), x.gradient_sink());
-             });
-  return y;
+  return convolved<true>(x, weight, bias, w);
 }
 
 /// Transposed convolution: the adjoint of `conv` with the same geometry.
@@ -128,8 +144,6 @@ F conv(const F& x, const typename F::P& weight, const typename F::P& bias,
 template <FeatureMap F>
 F transposed_conv(const F& x, const typename F::P& weight, const typename F::P& bias,
                   const ConvGeometry<F::dim>& geometry) {
-  using T = typename F::value_type;
-  using D = typename F::device;
   check_geometry(geometry, "transposed_conv");
   Window w = geometry.window();
   w.coarse = x.grid();
@@ -146,30 +160,7 @@ F transposed_conv(const F& x, const typename F::P& weight, const typename F::P& 
           w.coarse, " leaves no voxel");
   require(bias.empty() || bias.size() == w.fine.channels, "transposed_conv", "the weight gives ",
           w.fine.channels, " channels, the bias has ", bias.size());
-  const bool weights = weight.trained(), inputs = x.tracked();
-  F y(w.fine, weights || inputs);
-  Dense<T, D>& raw = y.dense();
-  raw.moments = Storage<double, D>(2 * w.fine.pairs());
-  Feed<T> in;
-  in.values = x.reader();
-  Sink<T> out;
-  out.out[0] = raw.value.write(), out.grid[0] = w.fine, out.moments = raw.moments.write();
-  if (!bias.empty()) out.bias = bias.value().read();
-  scatter<D>(w, in, weight.value().read(), out);
-  Uses uses;
-  if (weights) uses.push_back(weight.state());
-  if (weights && !bias.empty()) uses.push_back(bias.state());
-  record_map(y, uses,
-             [=, weight = weight.state(),
-              bias = bias.empty() ? nullptr : bias.state()](const Incoming<T>& g) {
-               Feed<T> incoming, values;
-               incoming.gradient = g, incoming.is_gradient = true;
-               values.values = x.reader();
-               if (weights) weigh<D>(w, incoming, values, weight->grad.write());
-               if (weights && bias) pull_bias<F>(g, *bias);
-               if (inputs) gather<D>(w, incoming, weight->value.read(), x.gradient_sink());
-             });
-  return y;
+  return convolved<false>(x, weight, bias, w);
 }
 
 }  // namespace segmed
