@@ -34,8 +34,8 @@ static_assert(Network<DilatedNet>);
 // [user]
 
 int main() {
-  const auto cohort =
-      phantom::abdomen({.cases = 3, .organs = 2, .labelled = 3, .extent = {32, 32, 24}});
+  const auto cohort = phantom::abdomen(
+      {.cases = 3, .organs = 2, .labelled = 3, .validation = 0, .extent = {32, 32, 24}});
   DilatedNet net(1, 8, 3);
   const auto report = run({.name = "dilated", .steps = 4, .patch = {16, 16, 16}}, cohort, net,
                           Sum{Dice{}, CrossEntropy{}}, Supervised{}, Sgd{});

@@ -29,8 +29,8 @@ struct EntropyMinimization {  // be sure of what nobody labelled
 // [user]
 
 int main() {
-  const auto cohort =
-      phantom::abdomen({.cases = 4, .organs = 2, .labelled = 2, .extent = {32, 32, 24}});
+  const auto cohort = phantom::abdomen(
+      {.cases = 4, .organs = 2, .labelled = 2, .validation = 0, .extent = {32, 32, 24}});
   UNet<UNetParts<F>> net({.classes = 3, .widths = {4, 8}});
   const auto report = run({.name = "entropy", .steps = 4, .patch = {16, 16, 16}}, cohort, net,
                           Sum{Dice{}, CrossEntropy{}}, EntropyMinimization{}, AdamW{});
