@@ -13,7 +13,7 @@ struct Recipe {
   std::string network = "residual_unet";  // or unet
   std::string loss = "dice_ce";           // or dice, cross_entropy
   std::string optimizer = "adamw";        // or sgd
-  float rate = 2e-3f;
+  float rate = 5e-3f;
   float average = 0.99f;  // of the weights that predictions are made with; 0: the last ones
   bool deep_supervision = false;
 

@@ -23,13 +23,13 @@ TEST_SUITE("data/plan") {
     const Plan plan = survey.plan();
     CHECK(plan.preparation.spacing_mm == std::array<double, 3>{1, 1, 1});
     CHECK(plan.preparation.normalization.kind == Normalization::Kind::z_score);
-    CHECK(plan.widths == std::vector<Index>{16, 32, 64, 128});
+    CHECK(plan.widths == std::vector<Index>{8, 16, 32, 64});
     CHECK(plan.patch == Extent3{32, 48, 32});
     CHECK(plan.median_extent == Extent3{35, 50, 35});
     CHECK(plan.batch == 2);
     CHECK(plan.text() ==
-          "spacing 1 x 1 x 1 mm, normalization z_score, patch 32 x 48 x 32, batch 2, widths 16 32 "
-          "64 128");
+          "spacing 1 x 1 x 1 mm, normalization z_score, patch 32 x 48 x 32, batch 2, widths 8 16 "
+          "32 64");
   }
   TEST_CASE("CT is known by its air and gets the foreground's percentiles") {
     phantom::AbdomenOptions options{.extent = {48, 48, 48}, .spacing_mm = 8};

@@ -28,7 +28,7 @@ struct Plan {
   Preparation preparation;
   Extent3 patch = {32, 32, 32};
   Index batch = 2, channels = 1;
-  std::vector<Index> widths = {16, 32, 64};
+  std::vector<Index> widths = {8, 16, 32};
   Extent3 median_extent = {0, 0, 0};  // of the training scans at the plan's spacing
   friend bool operator==(const Plan&, const Plan&) = default;
 
@@ -128,7 +128,7 @@ class Survey {
     if (!options.widths.empty()) {
       chosen.widths = options.widths;
     } else {
-      chosen.widths = {16};
+      chosen.widths = {8};  // what two cores train in minutes; give more if there is time
       // A level more as long as the coarsest one keeps four voxels along every axis.
       const Index narrow = std::min({scan[0], scan[1], scan[2]});
       while (chosen.widths.size() < 4 && narrow >= 4 * 2 * chosen.stride())
