@@ -95,7 +95,8 @@ case ${1:-} in
     "$program" phantom --cases 24 --out "$out/abdomen" --seed 1
     say "comparing M_0 on D_0 with M_1 on D_0 + D_1: two models, a minute of training each"
     "$program" gain --data "$out/abdomen" --d0 6 --d1 10 --val 6 --hide classes:5 \
-      --policies supervised,partial_completion --seeds 1 --minutes 1 --out "$out/gain"
+      --policies supervised,partial_completion --seeds 1 --minutes 1 --spacing 8,8,8 \
+      --patch 40,32,40 --out "$out/gain"
     say "done; open this in a browser:"
     echo "$PWD/$out/gain/report.html"
     ;;
