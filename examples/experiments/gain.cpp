@@ -19,11 +19,6 @@ struct PlannedRun {
   std::string policy;
   std::uint64_t seed = 1;
   Index d1 = 0;
-
-  std::string folder(Index d0) const {
-    return policy + "_d0-" + std::to_string(d0) + "_d1-" + std::to_string(d1) + "_seed-" +
-           std::to_string(seed);
-  }
 };
 
 std::vector<PlannedRun> planned_runs(const GainOptions& options, const Study& study) {
@@ -106,9 +101,10 @@ int gain(const GainOptions& options) {
     if (results.find(run.policy, Index(run.seed), d0, run.d1)) continue;
     const Split split = study.split(run.seed, run.d1);
     const Recipe recipe = study.recipe(split.full);
-    const std::string folder = out + "/runs/" + run.folder(d0);
+    const std::string name = run_name(run.policy, d0, run.d1, Index(run.seed));
+    const std::string folder = out + "/runs/" + name;
     TrainJob job{study.cohort(), recipe, run_options(recipe, run.seed)};
-    job.options.name = run.folder(d0);
+    job.options.name = name;
     job.options.steps = options.budget.steps, job.options.minutes = options.budget.minutes;
     if (const RunResult* base = results.find("supervised", Index(run.seed), d0, 0);
         base && options.equal == "steps" && options.budget.minutes > 0) {

@@ -3,6 +3,7 @@
 
 #include <filesystem>
 
+#include "session_folder.hpp"
 #include <segmed/data/layout.hpp>
 #include <segmed/experiment/overlay.hpp>
 #include <segmed/experiment/report.hpp>
@@ -14,11 +15,6 @@ using namespace segmed;
 namespace fs = std::filesystem;
 
 namespace {
-
-std::string run_folder(const std::string& out, const RunResult& run) {
-  return out + "/runs/" + run.policy + "_d0-" + std::to_string(run.d0) + "_d1-" +
-         std::to_string(run.d1) + "_seed-" + std::to_string(run.seed);
-}
 
 /// The best, the median and the worst case of the last policy's first run, M_0 and M_1 side by
 /// side.
@@ -39,7 +35,8 @@ std::vector<ShownCase> shown_cases(const std::string& out, const FolderCohort& c
       if (cohort.info(i).id != id) continue;
       const Example example = cohort.load(i);
       const auto prediction = [&](const RunResult& run) {
-        return read_labels(run_folder(out, run) + "/predictions/" + id + ".nii.gz");
+        return read_labels(out + "/runs/" + run_name(run.policy, run.d0, run.d1, run.seed) +
+                           "/predictions/" + id + ".nii.gz");
       };
       const auto m0 = prediction(*before), m1 = prediction(*after);
       const OverlayRow row = draw_overlays(example.image, {&example.labels, &m0, &m1});

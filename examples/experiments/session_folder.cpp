@@ -13,6 +13,11 @@ namespace experiments {
 using namespace segmed;
 namespace fs = std::filesystem;
 
+std::string run_name(const std::string& policy, Index d0, Index d1, Index seed) {
+  return policy + "_d0-" + std::to_string(d0) + "_d1-" + std::to_string(d1) + "_seed-" +
+         std::to_string(seed);
+}
+
 void claim_folder(const std::string& out, const Json& settings) {
   const std::string path = out + "/settings.json";
   std::error_code failed;

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 /// Everything that needs no library beside Eigen: include this one header. Readers and writers of
-/// files, reports, single policies and cuDNN are headers of their own, each with a CMake target.
+/// files, reports and cuDNN have headers and CMake targets of their own, single policies a header
+/// each in semi/.
 #pragma once
 #include <segmed/autograd/gradient_check.hpp>
 #include <segmed/autograd/recompute.hpp>
