@@ -5,7 +5,7 @@
 # In this order, since a header that reaches two components belongs to the later one.
 set(segmed_components nifti experiment cuda)
 set(segmed_library_nifti "<(nifti|znzlib|zlib)")
-set(segmed_library_experiment "<(nlohmann/|png\\.h)")
+set(segmed_library_experiment "<png\\.h")
 set(segmed_library_cuda "<(cuda|cudnn|cublas|nccl)")
 
 # The component of a header, a test or an example: a name of the list above, or "segmed".
@@ -114,12 +114,11 @@ else()
 endif()
 
 # ---- segmed::experiment
-find_package(nlohmann_json QUIET CONFIG)
 find_package(PNG QUIET)
-if(nlohmann_json_FOUND AND PNG_FOUND AND TARGET segmed_nifti)
-  segmed_add_component(experiment segmed_nifti nlohmann_json::nlohmann_json PNG::PNG)
+if(PNG_FOUND AND TARGET segmed_nifti)
+  segmed_add_component(experiment segmed_nifti PNG::PNG)
 else()
-  message(STATUS "segmed: no segmed::experiment: install nlohmann-json3-dev, libpng-dev and what "
+  message(STATUS "segmed: no segmed::experiment: install libpng-dev and what "
                  "segmed::nifti needs for it")
 endif()
 

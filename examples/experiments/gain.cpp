@@ -52,7 +52,8 @@ Json settings_of(const GainOptions& options, const Study& study) {
   for (const auto& [name, value] : {std::pair{"network", options.study.network},
                                     {"loss", options.study.loss},
                                     {"optimizer", options.study.optimizer},
-                                    {"normalization", options.study.normalization}})
+                                    {"normalization", options.study.normalization},
+                                    {"flip", options.study.flip}})
     json[name] = value;
   json["rate"] = double(options.study.rate);
   json["average"] = double(options.study.average);

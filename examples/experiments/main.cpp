@@ -74,6 +74,11 @@ void add_study(CLI::App& app, StudyOptions& options) {
   app.add_option("--average", options.average,
                  "predict with averaged weights of which a step keeps so much; 0: with the last")
       ->check(CLI::Range(0.0, 0.9999));
+  app.add_option("--flip", options.flip, "mirror training patches along these axes: x, y, z, xy...")
+      ->check([](const std::string& axes) {
+        return axes.find_first_not_of("xyz") == std::string::npos ? std::string()
+                                                                  : "give some of x, y and z";
+      });
   app.add_flag("--deep-supervision", options.deep_supervision, "a loss at every resolution");
   app.add_flag("--strict", options.strict, "stop at the first broken case");
   app.add_flag("--quiet", options.quiet, "no progress");
@@ -172,7 +177,8 @@ int run(int argc, const char* const* argv) {
       ->required();
   predict_app->add_option("--in", predict_options.in, "a scan or a folder of scans")->required();
   predict_app->add_option("--out", predict_options.out, "a folder")->required();
-  predict_app->add_flag("--mirror", predict_options.mirror, "average over mirrored views");
+  predict_app->add_flag("--mirror", predict_options.mirror,
+                        "average over views mirrored along the axes of --flip");
   predict_app->add_flag("--quiet", predict_options.quiet, "no progress");
 
   EvaluateOptions evaluate_options;

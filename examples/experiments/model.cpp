@@ -25,7 +25,12 @@ Volume<std::uint8_t> predict(const AnyNetwork<F>& net, const Recipe& recipe,
   const ReadyCase ready = make_ready(example, how);
   SlidingWindow window{.patch = recipe.plan.patch, .outside = ready.outside.at(0)};
   if (mirror) {
-    window.mirror = {true, true, !recipe.flat()};
+    // A view that the network never saw in training makes the average worse.
+    require<ConfigError>(!recipe.flip.empty(), "--mirror",
+                         "this model was not trained on mirrored patches; leave --mirror out, or "
+                         "train with --flip");
+    for (std::size_t axis = 0; axis < 3; ++axis)
+      window.mirror[axis] = recipe.flip.find("xyz"[axis]) != recipe.flip.npos;
     window.partner = recipe.classes.mirror;
   }
   const auto labels = segment<F>(net, ready.example.image, window).labels;

@@ -13,9 +13,10 @@ struct Recipe {
   std::string network = "residual_unet";  // or unet
   std::string loss = "dice_ce";           // or dice, cross_entropy
   std::string optimizer = "adamw";        // or sgd
-  float rate = 5e-3f;
+  float rate = 1e-2f;
   float average = 0.99f;  // of the weights that predictions are made with; 0: the last ones
   bool deep_supervision = false;
+  std::string flip = "";  // axes along which training patches are mirrored, such as xz
 
   /// Networks are 2-D where patches are one slice thick.
   bool flat() const { return plan.patch[2] == 1; }
@@ -35,6 +36,7 @@ inline segmed::Json to_json(const Recipe& recipe) {
   json["rate"] = double(recipe.rate);
   json["average"] = double(recipe.average);
   json["deep_supervision"] = recipe.deep_supervision;
+  json["flip"] = recipe.flip;
   return json;
 }
 inline Recipe recipe_of(const segmed::Json& json) {
@@ -50,6 +52,7 @@ inline Recipe recipe_of(const segmed::Json& json) {
   recipe.rate = float(json.at("rate").as_number());
   recipe.average = float(json.at("average").as_number());
   recipe.deep_supervision = json.at("deep_supervision").as_bool();
+  recipe.flip = json.at("flip").as_string();
   return recipe;
 }
 

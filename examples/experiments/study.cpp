@@ -144,9 +144,10 @@ Recipe Study::recipe(const std::vector<std::string>& training) const {
   if (!options_.network.empty()) recipe.network = options_.network;
   if (!options_.loss.empty()) recipe.loss = options_.loss;
   if (!options_.optimizer.empty()) recipe.optimizer = options_.optimizer;
-  recipe.rate = options_.rate > 0 ? options_.rate : recipe.optimizer == "sgd" ? 1e-2f : recipe.rate;
+  if (options_.rate > 0) recipe.rate = options_.rate;
   if (options_.average >= 0) recipe.average = options_.average;
   recipe.deep_supervision = options_.deep_supervision;
+  recipe.flip = options_.flip;
   return recipe;
 }
 

@@ -18,7 +18,7 @@ struct StudyOptions {
   std::string hide = "nothing";
   segmed::PlanOptions plan;
   std::string normalization;  // z_score, percentile, window:LOW:HIGH, none
-  std::string network, loss, optimizer;
+  std::string network, loss, optimizer, flip;
   float rate = 0, average = -1;
   bool deep_supervision = false, strict = false, quiet = false;
   std::uint64_t seed = 1;

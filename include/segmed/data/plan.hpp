@@ -136,8 +136,7 @@ class Survey {
     }
     const Index stride = chosen.stride();
     for (std::size_t k = 0; k < 3; ++k) {
-      const Index steps = Index(std::lround(double(scan[k]) / double(stride)));
-      chosen.patch[k] = stride * std::max<Index>(1, steps);
+      chosen.patch[k] = stride * std::max<Index>(1, scan[k] / stride);
     }
     const auto voxels = [&] { return chosen.patch[0] * chosen.patch[1] * chosen.patch[2]; };
     while (voxels() > options.patch_voxels) {

@@ -177,14 +177,13 @@ class RunSession {
       round_ = due;
       Round<F> round;
       round.number = due;
-      for (const LoaderCase& c : partial_cases_) round.cases.push_back(case_of(c));
+      for (const LoaderCase& c : partial_cases_)  // one that cannot be loaded is among the faults
+        if (const auto held = store_->get(c.index)) round.cases.push_back(case_of(c, held));
       trainer_.policy().start_round(round);
       if (!relabelled_.empty()) open_partial();
     }
   }
-  typename Round<F>::Case case_of(const LoaderCase& c) {
-    const auto held = store_->get(c.index);
-    if (!held) return {};
+  typename Round<F>::Case case_of(const LoaderCase& c, const CaseStore::Held& held) {
     typename Round<F>::Case view;
     view.id = held->example.id;
     view.annotated = AnnotatedSet::both(held->example.annotated, c.left);

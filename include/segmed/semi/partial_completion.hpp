@@ -18,8 +18,9 @@ template <Network Net>
 struct PartialCompletion {
   Frozen<Net> teacher;
   float keep = 0.99f;       // of the teacher, per step
-  float weight = 0.5f;      // of the completed labels after their warm-up
-  float exclusion = 0.5f;   // of the exclusion term
+  float weight = 0.1f;      // of the completed labels after their warm-up
+  float exclusion = 0.1f;   // of the exclusion term
+  float after = 0.5f;       // the fraction of the budget from which the teacher is asked
   float confidence = 0.9f;  // of the teacher, below which a voxel stays without a label
 
   template <class Now>
@@ -35,7 +36,7 @@ struct PartialCompletion {
   }
   template <class Now>
   typename Now::Value loss(Now& now) {
-    if (now.partial.empty() || weight <= 0) return {};
+    if (now.partial.empty() || weight <= 0 || now.clock.host().progress < after) return {};
     const auto answer = evaluating([&] { return teacher(now.partial.image); });
     const auto labels = complete(now.partial.labels, answer, confidence);
     return now.clock.ramp(weight) * now.criterion(now.logits_partial(), labels);
