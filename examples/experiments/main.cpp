@@ -247,6 +247,7 @@ int run(int argc, const char* const* argv) {
 
 int main(int argc, char** argv) {
   using namespace experiments;
+  std::setvbuf(stdout, nullptr, _IOLBF, 0);  // a log shows each line when it is printed
   std::signal(SIGINT, on_signal);
   std::signal(SIGTERM, on_signal);
   int code = failed;
@@ -257,9 +258,10 @@ int main(int argc, char** argv) {
     text = error.what(), code = usage;
   } catch (const segmed::DataError& error) {
     text = error.what(), code = bad_input;
+  } catch (const segmed::DiskError& error) {
+    text = error.what(), code = disk;
   } catch (const segmed::FileError& error) {
-    text = error.what();
-    code = text.find("No space left") != text.npos ? disk : bad_input;
+    text = error.what(), code = bad_input;
   } catch (const std::bad_alloc&) {
     text = "segmed: memory: there is not enough; take a smaller --patch or --batch";
     code = out_of_memory;

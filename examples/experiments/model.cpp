@@ -30,7 +30,8 @@ Volume<std::uint8_t> predict(const AnyNetwork<F>& net, const Recipe& recipe,
                          "this model was not trained on mirrored patches; leave --mirror out, or "
                          "train with --flip");
     for (std::size_t axis = 0; axis < 3; ++axis)
-      window.mirror[axis] = recipe.flip.find("xyz"[axis]) != recipe.flip.npos;
+      window.mirror[axis] =
+          !(recipe.flat() && axis == 2) && recipe.flip.find("xyz"[axis]) != recipe.flip.npos;
     window.partner = recipe.classes.mirror;
   }
   const auto labels = segment<F>(net, ready.example.image, window).labels;

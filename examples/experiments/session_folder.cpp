@@ -29,6 +29,7 @@ void claim_folder(const std::string& out, const Json& settings) {
     write_text(path, settings.dump(1) + "\n");
     return;
   }
+  remove_unfinished(out);
   const Json before = parse_json(read_bytes(path), path);
   for (const auto& [name, value] : settings.as_object()) {
     const Json* old = before.find(name);

@@ -29,7 +29,7 @@ std::vector<double> seen(const Map2& x) { return value(x).dense().value.host(); 
 }  // namespace
 
 TEST_CASE("the gradients of upsampling and stretching are those of central differences") {
-  for (const Interpolate how : {Interpolate::nearest, Interpolate::linear}) {
+  for (const Interpolation how : {Interpolation::nearest, Interpolation::linear}) {
     CAPTURE(int(how));
     CHECK(gradient_of<Map3>({2, 2, 3, 2, 2}, [how](const Map3& x) {
             return upsample(x, Extent3{2, 1, 3}, how);
@@ -84,18 +84,19 @@ TEST_CASE("upsampling equals PyTorch's") {
       for (std::size_t a = 0; a < F::dim; ++a) odd[a] = Index(4 + 3 * a);
       const std::string size = F::dim == 3 ? "(4, 7, 10)" : "(4, 7)";
       CHECK(from_torch<F>("last(f.interpolate(first(x[0]), scale_factor=2, mode='nearest'))", grid,
-                          [=](const F& x) { return upsample(x, twice, Interpolate::nearest); }) <
+                          [=](const F& x) { return upsample(x, twice, Interpolation::nearest); }) <
             bound);
-      CHECK(from_torch<F>(
-                "last(f.interpolate(first(x[0]), scale_factor=2, mode=" + mode +
-                    ", align_corners=False))",
-                grid, [=](const F& x) { return upsample(x, twice, Interpolate::linear); }) < bound);
-      CHECK(from_torch<F>("last(f.interpolate(first(x[0]), " + size + ", mode=" + mode +
+      CHECK(from_torch<F>("last(f.interpolate(first(x[0]), scale_factor=2, mode=" + mode +
                               ", align_corners=False))",
-                          grid, [=](const F& x) { return stretch(x, odd, Interpolate::linear); }) <
-            bound);
+                          grid, [=](const F& x) {
+                            return upsample(x, twice, Interpolation::linear);
+                          }) < bound);
+      CHECK(from_torch<F>(
+                "last(f.interpolate(first(x[0]), " + size + ", mode=" + mode +
+                    ", align_corners=False))",
+                grid, [=](const F& x) { return stretch(x, odd, Interpolation::linear); }) < bound);
       CHECK(from_torch<F>("last(f.interpolate(first(x[0]), " + size + ", mode='nearest'))", grid,
-                          [=](const F& x) { return stretch(x, odd, Interpolate::nearest); }) <
+                          [=](const F& x) { return stretch(x, odd, Interpolation::nearest); }) <
             bound);
     }
   };
@@ -148,9 +149,9 @@ TEST_CASE("small images come out as one would draw them") {
   CHECK(seen(rot90(x, 1, 0, 1)) == std::vector<double>{2, 5, 1, 4, 0, 3});
   CHECK(seen(window(x, Extent2{1, -1}, Extent2{2, 3}, 9)) == std::vector<double>{9, 3, 4, 9, 9, 9});
   CHECK(seen(max_pool(x, Extent2{2, 2}, Extent2{1, 1})) == std::vector<double>{4, 5});
-  CHECK(seen(upsample(counted(1, 2), Extent2{2, 2}, Interpolate::nearest)) ==
+  CHECK(seen(upsample(counted(1, 2), Extent2{2, 2}, Interpolation::nearest)) ==
         std::vector<double>{0, 0, 1, 1, 0, 0, 1, 1});
-  CHECK(seen(upsample(counted(1, 2), Extent2{1, 2}, Interpolate::linear)) ==
+  CHECK(seen(upsample(counted(1, 2), Extent2{1, 2}, Interpolation::linear)) ==
         std::vector<double>{0, 0.25, 0.75, 1});
 }
 
@@ -169,7 +170,7 @@ TEST_CASE("the first of equals wins a window, and a NaN wins over all") {
 }
 
 TEST_CASE("spatial ops give the same bits for 1, 2 and 4 threads") {
-  for (const Interpolate how : {Interpolate::nearest, Interpolate::linear})
+  for (const Interpolation how : {Interpolation::nearest, Interpolation::linear})
     CHECK(same_for_threads<Single3>({{2, 8, 9, 11, 5}}, {}, [how](const auto& x, const auto&) {
       const auto up = upsample(x[0], Extent3{2, 2, 2}, how);
       return max_pool(flip(rot90(up, 1, 0, 1), 2), Extent3{2, 3, 2}, Extent3{1, 2, 2});
@@ -189,7 +190,7 @@ TEST_CASE("what does not fit is said with its numbers") {
                        ShapeError);
   CHECK_THROWS_WITH_AS(pad(x, Extent2{-1, 0}, Extent2{0, 0}),
                        "segmed: pad: adding -1 and 0 voxels on axis 0", ShapeError);
-  CHECK_THROWS_WITH_AS(stretch(x, Extent2{4, 0}, Interpolate::linear),
+  CHECK_THROWS_WITH_AS(stretch(x, Extent2{4, 0}, Interpolation::linear),
                        "segmed: stretch: extent 0 on axis 1", ShapeError);
   CHECK_THROWS_WITH_AS(max_pool(x, Extent2{3, 1}, Extent2{1, 1}),
                        "segmed: max_pool: a kernel of 3 and stride 1 on axis 0 of (1, 1, 2, 3, 1)",

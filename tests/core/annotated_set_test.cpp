@@ -39,7 +39,9 @@ TEST_CASE("all(n) holds classes 0 to n - 1") {
   CHECK(AnnotatedSet::all(5).count() == 4);
   CHECK(AnnotatedSet::all(5).has(4));
   CHECK_FALSE(AnnotatedSet::all(5).has(5));
-  CHECK(AnnotatedSet::all(256).count() == 255);
+  CHECK(AnnotatedSet::all(255).count() == 254);
+  CHECK_THROWS_AS(AnnotatedSet::all(256), DataError);
+  CHECK_THROWS_AS(AnnotatedSet{}.with(-1), DataError);
 }
 
 TEST_SUITE_END();

@@ -61,6 +61,16 @@ TEST_SUITE("data/plan") {
     CHECK(plan.median_extent == Extent3{30, 40, 20});
     CHECK(plan.preparation.spacing_mm == std::array<double, 3>{2, 3, 1});
   }
+  TEST_CASE("patches of one slice, asked for or found, make a 2-D plan") {
+    Survey volumes, slices;
+    volumes.add(scan({40, 48, 30}, 1, 1, 1));
+    const Plan asked = volumes.plan({.patch = {32, 32, 1}});
+    CHECK(asked.patch == Extent3{32, 32, 1});
+    CHECK(asked.widths == std::vector<Index>{8, 16, 32, 64});
+    CHECK(asked.batch == 16);
+    slices.add(scan({80, 64, 1}, 1, 1, 1));
+    CHECK(slices.plan().patch == Extent3{80, 64, 1});
+  }
   TEST_CASE("what the user asks for stands") {
     Survey survey;
     survey.add(scan({40, 40, 40}, 1, 1, 1));

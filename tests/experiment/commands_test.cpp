@@ -80,8 +80,26 @@ TEST_SUITE("experiment/commands") {
     CHECK(fs::exists(here.folder / "labels/ct.nii.gz"));
     CHECK(here.run("evaluate --pred labels/ct.nii.gz --truth labels/ct.nii.gz --json") == 0);
     CHECK(parse_json(here.said(), "evaluate").at("cases").as_array().size() == 1);
+    CHECK(here.run("predict --mirror --model " + model +
+                   " --in data/s0001/ct.nii.gz --out mirrored --quiet") == 2);
+    CHECK(here.said().find("not trained on mirrored patches") != std::string::npos);
     CHECK(here.run("convert labels/ct.nii.gz turned.nii --orient LPS") == 0);
     CHECK(fs::exists(here.folder / "turned.nii"));
+  }
+  TEST_CASE("a 2-D network is trained slice by slice, with mirrored patches") {
+    const Workplace here;
+    if (!here.binary) {
+      MESSAGE("skipped: SEGMED_EXPERIMENTS does not name the binary");
+      return;
+    }
+    REQUIRE(here.run("phantom --cases 4 --organs 2 --extent 24,24,24 --spacing 16 --out data") ==
+            0);
+    CHECK_MESSAGE(here.run("train --data data --val 1 --steps 3 --patch 16,16,1 --widths 4,8 "
+                           "--flip xy --quiet --out flat") == 0,
+                  here.said());
+    CHECK(here.run("predict --mirror --model flat --in data/s0001/ct.nii.gz --out labels "
+                   "--quiet") == 0);
+    CHECK(here.run("train --data data --val 1 --steps 3 --flip left --out other") == 2);
   }
   TEST_CASE("a broken case is left out and the exit code says so") {
     const Workplace here;
@@ -97,6 +115,7 @@ TEST_SUITE("experiment/commands") {
     CHECK(here.said().find("quarantined") != std::string::npos);
     CHECK(here.run("train --data data --val 1 --steps 2 --out run" + small) == 7);
     CHECK(fs::exists(here.folder / "run/last.safetensors"));
+    CHECK(fs::exists(here.folder / "run/best.safetensors"));
     CHECK(here.run("train --data data --val 1 --steps 2 --strict --out other" + small) == 3);
   }
   TEST_CASE("wrong use is told from bad input") {

@@ -167,21 +167,21 @@ TEST_SUITE("image/gzip") {
           byte = static_cast<unsigned char>((state = state * 1664525 + 1013904223) >> 24);
         writer.write(noise.data(), Index(noise.size()));
         writer.commit();
-      } catch (const FileError& error) {
+      } catch (const DiskError& error) {
         told[packed] = error.what();
       }
     ::setrlimit(RLIMIT_FSIZE, &before);
     std::signal(SIGXFSZ, signal_before);
     for (const int packed : {0, 1}) {
       const std::string path = folder / (packed ? "file.gz" : "file");
-      CHECK(told[packed].rfind("segmed: file: " + path + ": cannot be written: File too large; ",
-                               0) == 0);
+      CHECK(told[packed] ==
+            "segmed: write: " + path + ": 65536 bytes were written, then: File too large");
       CHECK(get_file(path) == old);
     }
     CHECK(folder.names().size() == 2);
     CHECK_THROWS_WITH_AS(FileWriter(folder / "no/folder"),
-                         ("segmed: file: " + (folder / "no/folder") +
-                          ": cannot be written: No such file or directory")
+                         ("segmed: write: " + (folder / "no/folder") +
+                          ": cannot be created: No such file or directory")
                              .c_str(),
                          FileError);
   }

@@ -230,11 +230,9 @@ struct StretchPull {  // one item per (input row, channel)
   }
 };
 
-enum class Interpolate { nearest, linear };
-
 /// Resamples a map onto another number of voxels.
 template <FeatureMap F>
-F stretch(const F& input, const std::array<Index, F::dim>& extent, Interpolate how) {
+F stretch(const F& input, const std::array<Index, F::dim>& extent, Interpolation how) {
   using T = typename F::value_type;
   using D = typename F::device;
   const F source = value(input);
@@ -245,7 +243,7 @@ F stretch(const F& input, const std::array<Index, F::dim>& extent, Interpolate h
     require(extent[a] > 0, "stretch", "extent ", extent[a], " on axis ", a);
     *to[a + 3 - F::dim] = extent[a];
   }
-  const bool linear = how == Interpolate::linear;
+  const bool linear = how == Interpolation::linear;
   const AxisStretch z{in.depth, out.depth, linear}, y{in.height, out.height, linear},
       x{in.width, out.width, linear};
   F result(out, source.tracked());
@@ -259,7 +257,7 @@ F stretch(const F& input, const std::array<Index, F::dim>& extent, Interpolate h
 }
 /// Stretches every axis by its factor.
 template <FeatureMap F>
-F upsample(const F& x, const std::array<Index, F::dim>& factor, Interpolate how) {
+F upsample(const F& x, const std::array<Index, F::dim>& factor, Interpolation how) {
   const Grid g = x.grid();
   const Index extents[3] = {g.depth, g.height, g.width};
   std::array<Index, F::dim> extent;

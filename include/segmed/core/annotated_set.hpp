@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <segmed/core/config.hpp>
+#include <segmed/core/error.hpp>
 
 namespace segmed {
 
@@ -13,14 +14,17 @@ struct AnnotatedSet {
   std::uint64_t words[4] = {1, 0, 0, 0};  // 256 classes, as many as a label has values
 
   SEGMED_HD bool has(Index c) const { return (words[c / 64] >> (c % 64) & 1) != 0; }
+  /// Throws DataError for a class that no label can have.
   AnnotatedSet with(Index c) const {
+    require<DataError>(c >= 0 && c < ignored, "AnnotatedSet", "there is no class ", c,
+                       "; labels name classes 0 to 254");
     AnnotatedSet set = *this;
     set.words[c / 64] |= std::uint64_t{1} << (c % 64);
     return set;
   }
   AnnotatedSet without(Index c) const {
     AnnotatedSet set = *this;
-    if (c != 0) set.words[c / 64] &= ~(std::uint64_t{1} << (c % 64));
+    if (c > 0 && c < ignored) set.words[c / 64] &= ~(std::uint64_t{1} << (c % 64));
     return set;
   }
   /// Number of annotated foreground classes.

@@ -18,6 +18,10 @@ namespace segmed {
 /// Every extent, offset and count. Signed, so that differences are safe.
 using Index = std::int64_t;
 
+/// How a value between voxels is made: from the nearest one (labels), or linearly from those around
+/// it (scans, feature maps).
+enum class Interpolation { linear, nearest };
+
 template <class T>
 struct WideOf {
   using type = T;

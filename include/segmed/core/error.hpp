@@ -17,6 +17,10 @@ struct ShapeError : Error {
 struct FileError : Error {
   using Error::Error;
 };
+/// A file that cannot be written because the disk is full or sets a limit.
+struct DiskError : FileError {
+  using FileError::FileError;
+};
 /// Data that was read well but means something else than was asked for.
 struct DataError : Error {
   using Error::Error;

@@ -125,31 +125,35 @@ class Survey {
   }
   static void choose_network(const PlanOptions& options, Plan& chosen) {
     const Extent3& scan = chosen.median_extent;
+    // One slice to a patch, or to a scan, makes the network 2-D.
+    const bool flat = options.patch[2] == 1 || (options.patch[2] <= 0 && scan[2] == 1);
+    const std::size_t axes = flat ? 2 : 3;
     if (!options.widths.empty()) {
       chosen.widths = options.widths;
     } else {
       chosen.widths = {8};  // what two cores train in minutes; give more if there is time
       // A level more as long as the coarsest one keeps four voxels along every axis.
-      const Index narrow = std::min({scan[0], scan[1], scan[2]});
+      const Index narrow = *std::min_element(scan.begin(), scan.begin() + axes);
       while (chosen.widths.size() < 4 && narrow >= 4 * 2 * chosen.stride())
         chosen.widths.push_back(2 * chosen.widths.back());
     }
     const Index stride = chosen.stride();
-    for (std::size_t k = 0; k < 3; ++k) {
+    chosen.patch[2] = 1;
+    for (std::size_t k = 0; k < axes; ++k) {
       chosen.patch[k] = stride * std::max<Index>(1, scan[k] / stride);
     }
     const auto voxels = [&] { return chosen.patch[0] * chosen.patch[1] * chosen.patch[2]; };
     while (voxels() > options.patch_voxels) {
       std::size_t longest = 3;
       double length = 0;
-      for (std::size_t k = 0; k < 3; ++k) {
+      for (std::size_t k = 0; k < axes; ++k) {
         const double mm = double(chosen.patch[k]) * chosen.preparation.spacing_mm[k];
         if (chosen.patch[k] > stride && mm > length) longest = k, length = mm;
       }
       if (longest == 3) break;
       chosen.patch[longest] -= stride;
     }
-    for (std::size_t k = 0; k < 3; ++k) {
+    for (std::size_t k = 0; k < axes; ++k) {
       if (options.patch[k] <= 0) continue;
       require<ConfigError>(options.patch[k] % stride == 0, "plan", "a patch of ", options.patch[0],
                            "x", options.patch[1], "x", options.patch[2], " with ",
@@ -157,8 +161,8 @@ class Survey {
                            stride);
       chosen.patch[k] = options.patch[k];
     }
-    chosen.batch = options.batch > 0 ? options.batch
-                                     : std::clamp<Index>(2 * options.patch_voxels / voxels(), 2, 4);
+    const Index fitting = 2 * options.patch_voxels / voxels();
+    chosen.batch = options.batch > 0 ? options.batch : std::clamp<Index>(fitting, 2, flat ? 16 : 4);
   }
 
   std::vector<Extent3> extents_;

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <chrono>
+#include <cmath>
 #include <filesystem>
+#include <limits>
 
 #include <segmed/experiment/progress.hpp>
 #include <segmed/experiment/run_options.hpp>
@@ -156,6 +158,7 @@ class RunSession {
   void note(const StepResult& result) {
     report_.skipped += result.skipped ? 1 : 0;
     labelled_ += result.labelled, total_ += result.total, ++noted_;
+    since_save_ += result.labelled, ++steps_since_save_;
     const Index stride = std::max<Index>(1, report_.curve.empty() ? 1 : trainer_.step() / 100);
     if (trainer_.step() % stride != 0) return;
     report_.curve.push_back(
@@ -204,6 +207,8 @@ class RunSession {
   }
 
   std::string path() const { return options_.out + "/last.safetensors"; }
+  /// Writes the last checkpoint, and the best one if it is that: by the labels' loss since the
+  /// checkpoint before, because D_val has no say in training.
   void save() {
     std::filesystem::create_directories(options_.out);
     Checkpoint point;
@@ -219,6 +224,12 @@ class RunSession {
     point.texts["run.round"] = std::to_string(round_);
     point.texts["run.pending"] =
         Json::list(std::vector<double>{labelled_, total_, double(noted_)}).dump();
+    const double loss = steps_since_save_ > 0 ? since_save_ / double(steps_since_save_) : best_;
+    const bool best = loss < best_;
+    if (best) best_ = loss;
+    since_save_ = 0, steps_since_save_ = 0;
+    if (std::isfinite(best_))
+      point.texts["run.best"] = Json::list(std::vector<double>{best_}).dump();
     for (const auto& [index, labels] : relabelled_.all()) {
       const auto name = "relabelled." + std::to_string(index);
       point.keep(name + ".voxels", StoredTensor::of(labels.voxels));
@@ -226,6 +237,7 @@ class RunSession {
                                           labels.annotated.words, labels.annotated.words + 4)));
     }
     point.write(path());
+    if (best) point.write(options_.out + "/best.safetensors");
   }
   void load() {
     if (!std::filesystem::exists(path())) return;  // stopped before its first checkpoint
@@ -249,6 +261,8 @@ class RunSession {
     labelled_ = pending.as_array().at(0).as_number();
     total_ = pending.as_array().at(1).as_number();
     noted_ = Index(pending.as_array().at(2).as_number());
+    if (const auto kept = point.texts.find("run.best"); kept != point.texts.end())
+      best_ = parse_json(kept->second, path()).as_array().at(0).as_number();
     for (const LoaderCase& c : partial_cases_) {
       const auto name = "relabelled." + std::to_string(c.index);
       if (!point.has(name)) continue;
@@ -272,6 +286,8 @@ class RunSession {
   RunReport report_;
   Index round_ = -1, noted_ = 0;
   double labelled_ = 0, total_ = 0;
+  double since_save_ = 0, best_ = std::numeric_limits<double>::infinity();
+  Index steps_since_save_ = 0;
 };
 
 }  // namespace segmed

@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <algorithm>
-#include <atomic>
 #include <cerrno>
 #include <cstdint>
 #include <cstdio>
@@ -16,7 +15,7 @@
 #include <zlib.h>
 
 #include <segmed/core/config.hpp>
-#include <segmed/core/error.hpp>
+#include <segmed/core/file.hpp>
 
 namespace segmed {
 
@@ -194,68 +193,39 @@ class FileReader {
   std::size_t filled_ = 0, used_ = 0;
 };
 
-/// Writes a file whole or not at all: into a temporary file beside it, synced, then renamed.
-/// Unless commit() was reached, nothing remains. Content is packed when the name ends in .gz.
+/// Writes a file whole or not at all, packed when the name ends in .gz. Unless commit() was
+/// reached, nothing remains.
 ///
-///   throws   FileError naming the file and the reason (no space, no permission, no folder)
+///   throws   FileError naming the file and the reason, DiskError when the disk is full
 class FileWriter {
  public:
-  explicit FileWriter(const std::string& path, int level = 4) : path_(path) {
-    static std::atomic<unsigned> count{0};
-    temporary_ = path + ".part" + std::to_string(::getpid()) + "_" + std::to_string(count++);
-    file_ = std::fopen(temporary_.c_str(), "wb");
-    if (file_ == nullptr) fail<FileError>("file", path, ": cannot be written: ", reason());
-    if (has_ending(path, ".gz")) {
-      packed_ = deflateInit2(&stream_, level, Z_DEFLATED, 31, 8, Z_DEFAULT_STRATEGY) == Z_OK;
-      if (!packed_) give_up("zlib has no memory left");
-    }
+  explicit FileWriter(const std::string& path, int level = 4)
+      : file_(path), packed_(has_ending(path, ".gz")) {
+    if (packed_ && deflateInit2(&stream_, level, Z_DEFLATED, 31, 8, Z_DEFAULT_STRATEGY) != Z_OK)
+      fail<FileError>("file", path, ": cannot be written: zlib has no memory left");
   }
-  ~FileWriter() { discard(); }
+  ~FileWriter() {
+    if (packed_) deflateEnd(&stream_);
+  }
   FileWriter(const FileWriter&) = delete;
   FileWriter& operator=(const FileWriter&) = delete;
 
   void write(const void* from, Index count) {
+    if (!packed_) return file_.write(from, std::size_t(count));
     const auto* bytes = static_cast<const unsigned char*>(from);
     for (Index done = 0; done < count;) {
       const Index part = std::min<Index>(count - done, 1 << 30);
-      if (packed_)
-        deflate_some(bytes + done, uInt(part), Z_NO_FLUSH);
-      else
-        put(bytes + done, std::size_t(part));
+      deflate_some(bytes + done, uInt(part), Z_NO_FLUSH);
       done += part;
     }
   }
   /// Makes the file appear under its name.
   void commit() {
     if (packed_) deflate_some(nullptr, 0, Z_FINISH);
-    if (std::fflush(file_) != 0 || ::fsync(::fileno(file_)) != 0) give_up(reason());
-    const int closed = std::fclose(file_);
-    file_ = nullptr;
-    if (closed != 0 || std::rename(temporary_.c_str(), path_.c_str()) != 0) give_up(reason());
-    done_ = true;
+    file_.commit();
   }
 
  private:
-  static std::string reason() { return std::strerror(errno); }
-
-  void discard() {
-    if (packed_) deflateEnd(&stream_);
-    packed_ = false;
-    if (file_) std::fclose(file_);
-    file_ = nullptr;
-    if (!done_) std::remove(temporary_.c_str());
-    done_ = true;
-  }
-  [[noreturn]] void give_up(const std::string& why) {
-    discard();
-    fail<FileError>("file", path_, ": cannot be written: ", why, "; ", written_,
-                    " bytes were written before, and nothing was left behind");
-  }
-  void put(const unsigned char* bytes, std::size_t count) {
-    const auto done = count == 0 ? 0 : std::fwrite(bytes, 1, count, file_);
-    written_ += Index(done);
-    if (done != count) give_up(reason());
-  }
   void deflate_some(const unsigned char* bytes, uInt count, int flush) {
     stream_.next_in = const_cast<unsigned char*>(bytes);
     stream_.avail_in = count;
@@ -263,14 +233,12 @@ class FileWriter {
       stream_.next_out = window_;
       stream_.avail_out = sizeof window_;
       deflate(&stream_, flush);
-      put(window_, sizeof window_ - stream_.avail_out);
+      file_.write(window_, sizeof window_ - stream_.avail_out);
     } while (stream_.avail_out == 0);
   }
 
-  std::string path_, temporary_;
-  std::FILE* file_ = nullptr;
-  bool packed_ = false, done_ = false;
-  Index written_ = 0;
+  AtomicFile file_;
+  bool packed_;
   z_stream stream_{};
   unsigned char window_[65536];
 };

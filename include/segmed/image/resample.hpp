@@ -11,10 +11,6 @@
 
 namespace segmed {
 
-/// How a value between voxels is made: from the nearest one (labels), or linearly from its eight
-/// neighbors (scans).
-enum class Interpolation { linear, nearest };
-
 /// A grid without values.
 struct VoxelGrid {
   Extent3 extent{1, 1, 1};

@@ -117,7 +117,7 @@ struct LinearUp {
   std::array<Index, F::dim> factor;
   LinearUp(Index in, Index out, const std::array<Index, F::dim>& by)
       : conv(in, out, {.kernel = 1}), factor(by) {}
-  F operator()(const F& x) const { return upsample(conv(x), factor, Interpolate::linear); }
+  F operator()(const F& x) const { return upsample(conv(x), factor, Interpolation::linear); }
   static void members(auto& self, auto&& visit) { visit("conv", self.conv); }
 };
 

@@ -13,10 +13,7 @@ namespace segmed {
 /// What a policy asks the loader to prepare.
 struct Needs {
   bool strong_view = false;  // the same voxels under another, stronger change of intensity
-  bool distance = false;     // signed distance to the annotated foreground
-  friend constexpr Needs operator|(Needs a, Needs b) {
-    return {a.strong_view || b.strong_view, a.distance || b.distance};
-  }
+  friend constexpr Needs operator|(Needs a, Needs b) { return {a.strong_view || b.strong_view}; }
 };
 
 /// A batch of patches. In D_0 every class is annotated; in D_1 the labels say, case by case, which
@@ -26,7 +23,6 @@ struct Samples {
   F image;
   Labels<typename F::device> labels;
   F strong = {};                        // if needed
-  F distance = {};                      // if needed; in voxels, at most 1 after scaling
   std::vector<std::string> cases = {};  // the id of each item
   bool empty() const { return image.empty(); }
 };

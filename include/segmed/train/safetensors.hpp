@@ -4,113 +4,21 @@
 #pragma once
 #include <algorithm>
 #include <bit>
-#include <cerrno>
-#include <cstdio>
 #include <cstring>
-#include <fcntl.h>
 #include <limits>
 #include <map>
 #include <string>
 #include <string_view>
-#include <sys/stat.h>
 #include <tuple>
-#include <unistd.h>
 #include <utility>
 #include <vector>
 
+#include <segmed/core/file.hpp>
 #include <segmed/core/json.hpp>
 
 namespace segmed {
 
 static_assert(std::endian::native == std::endian::little, "safetensors: data is little-endian");
-
-/// A file that comes into being as a whole or not at all: it is written beside its place under a
-/// temporary name, synced and renamed by `commit`. Until then, and after any failure, the file that
-/// was there stays as it was.
-///
-///   throws   FileError with the path, the bytes and the system's reason
-class AtomicFile {
- public:
-  explicit AtomicFile(std::string path)
-      : path_(std::move(path)),
-        temporary_(path_ + ".tmp." + std::to_string(::getpid())),
-        file_(::open(temporary_.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666)) {
-    check(file_ >= 0, "cannot be created");
-  }
-  AtomicFile(const AtomicFile&) = delete;
-  AtomicFile& operator=(const AtomicFile&) = delete;
-  ~AtomicFile() { discard(); }
-
-  void write(const void* from, std::size_t size) {
-    const char* at = static_cast<const char*>(from);
-    while (size > 0) {
-      const ssize_t wrote = ::write(file_, at, size);
-      if (wrote < 0 && errno == EINTR) continue;
-      check(wrote > 0, "bytes were written, then", written_, ' ');
-      at += wrote, size -= std::size_t(wrote), written_ += std::size_t(wrote);
-    }
-  }
-  void write(std::string_view text) { write(text.data(), text.size()); }
-  void commit() {
-    check(::fsync(file_) == 0, "bytes could not be synced", written_, ' ');
-    const int file = std::exchange(file_, -1);
-    check(::close(file) == 0, "bytes could not be closed", written_, ' ');
-    check(::rename(temporary_.c_str(), path_.c_str()) == 0, "cannot be replaced");
-    committed_ = true;
-    // The new name is on the disk only when its folder is.
-    const auto slash = path_.rfind('/');
-    const std::string folder = slash == path_.npos ? "." : path_.substr(0, slash + 1);
-    const int place = ::open(folder.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (place < 0) return;
-    ::fsync(place);
-    ::close(place);
-  }
-
- private:
-  template <class... Parts>
-  void check(bool ok, const char* what, const Parts&... before) {
-    if (ok) return;
-    const std::string reason = std::strerror(errno);
-    discard();
-    fail<FileError>("write", path_, ": ", before..., what, ": ", reason);
-  }
-  void discard() noexcept {
-    if (file_ >= 0) ::close(std::exchange(file_, -1));
-    if (!committed_) ::unlink(temporary_.c_str());
-  }
-
-  std::string path_, temporary_;
-  int file_;
-  std::size_t written_ = 0;
-  bool committed_ = false;
-};
-
-/// All bytes of a file.
-///
-///   throws   FileError when it cannot be opened or read, or is no regular file
-inline std::string read_bytes(const std::string& path) {
-  struct Handle {
-    int file;
-    ~Handle() {
-      if (file >= 0) ::close(file);
-    }
-  } handle{::open(path.c_str(), O_RDONLY | O_CLOEXEC)};
-  const auto check = [&](bool ok) {
-    require<FileError>(ok, "read", path, ": ", std::strerror(errno));
-  };
-  struct ::stat about = {};
-  check(handle.file >= 0 && ::fstat(handle.file, &about) == 0);
-  require<FileError>(S_ISREG(about.st_mode), "read", path, ": is no file");
-  std::string bytes(std::size_t(about.st_size), '\0');
-  for (std::size_t at = 0; at < bytes.size();) {
-    const ssize_t got = ::read(handle.file, bytes.data() + at, bytes.size() - at);
-    if (got < 0 && errno == EINTR) continue;
-    check(got >= 0);
-    require<FileError>(got > 0, "read", path, ": ends after ", at, " of ", bytes.size(), " bytes");
-    at += std::size_t(got);
-  }
-  return bytes;
-}
 
 /// A number that differs whenever one 8-byte word differs, and otherwise with all but certainty.
 inline std::uint64_t checksum(const void* data, std::size_t size, std::uint64_t start = 0) {
