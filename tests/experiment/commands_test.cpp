@@ -31,6 +31,15 @@ struct Workplace {
         "cd '" + folder.string() + "' && '" + binary + "' " + arguments + " > said.txt 2>&1";
     return WEXITSTATUS(std::system(command.c_str()));
   }
+  /// Generates `data`, four small cases; false, and said so, where there is no binary.
+  bool with_cohort() const {
+    if (!binary) {
+      MESSAGE("skipped: SEGMED_EXPERIMENTS does not name the binary");
+      return false;
+    }
+    REQUIRE(run("phantom --cases 4 --organs 2 --extent 24,24,24 --spacing 16 --out data") == 0);
+    return true;
+  }
   std::string said() const { return read_bytes((folder / "said.txt").string()); }
 };
 
@@ -88,12 +97,7 @@ TEST_SUITE("experiment/commands") {
   }
   TEST_CASE("a 2-D network is trained slice by slice, with mirrored patches") {
     const Workplace here;
-    if (!here.binary) {
-      MESSAGE("skipped: SEGMED_EXPERIMENTS does not name the binary");
-      return;
-    }
-    REQUIRE(here.run("phantom --cases 4 --organs 2 --extent 24,24,24 --spacing 16 --out data") ==
-            0);
+    if (!here.with_cohort()) return;
     CHECK_MESSAGE(here.run("train --data data --val 1 --steps 3 --patch 16,16,1 --widths 4,8 "
                            "--flip xy --quiet --out flat") == 0,
                   here.said());
@@ -103,12 +107,7 @@ TEST_SUITE("experiment/commands") {
   }
   TEST_CASE("a broken case is left out and the exit code says so") {
     const Workplace here;
-    if (!here.binary) {
-      MESSAGE("skipped: SEGMED_EXPERIMENTS does not name the binary");
-      return;
-    }
-    REQUIRE(here.run("phantom --cases 4 --organs 2 --extent 24,24,24 --spacing 16 --out data") ==
-            0);
+    if (!here.with_cohort()) return;
     const auto scan = here.folder / "data/s0002/ct.nii.gz";
     fs::resize_file(scan, fs::file_size(scan) / 2);
     CHECK(here.run("inspect --data data --json") == 7);

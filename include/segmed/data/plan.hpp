@@ -139,9 +139,8 @@ class Survey {
     }
     const Index stride = chosen.stride();
     chosen.patch[2] = 1;
-    for (std::size_t k = 0; k < axes; ++k) {
+    for (std::size_t k = 0; k < axes; ++k)
       chosen.patch[k] = stride * std::max<Index>(1, scan[k] / stride);
-    }
     const auto voxels = [&] { return chosen.patch[0] * chosen.patch[1] * chosen.patch[2]; };
     while (voxels() > options.patch_voxels) {
       std::size_t longest = 3;
