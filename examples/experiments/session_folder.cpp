@@ -5,6 +5,7 @@
 #include <filesystem>
 
 #include "commands.hpp"
+#include <segmed/backend/convolution_mode.hpp>
 #include <segmed/backend/kernel_table.hpp>
 #include <segmed/experiment/progress.hpp>
 
@@ -40,6 +41,11 @@ void claim_folder(const std::string& out, const Json& settings) {
   }
 }
 
+// What the bits of a training depend on beside its recipe.
+std::string arithmetic() {
+  return std::string(kernels().name) + ", " + name_of(convolution_mode()) + " convolutions";
+}
+
 Json environment() {
   char now[32];
   const std::time_t time = std::time(nullptr);
@@ -52,6 +58,7 @@ Json environment() {
                    std::to_string(SEGMED_VERSION_PATCH);
   json["compiler"] = __VERSION__;
   json["instruction_set"] = kernels().name;
+  json["convolutions"] = name_of(convolution_mode());
   json["threads"] = Index(threads());
   json["time"] = now;
   return json;
@@ -75,7 +82,7 @@ RunOptions run_options(const Recipe& recipe, std::uint64_t seed) {
   options.card.spacing.assign(recipe.plan.preparation.spacing_mm.begin(),
                               recipe.plan.preparation.spacing_mm.end());
   options.card.normalization = to_json(recipe.plan.preparation.normalization).dump();
-  options.card.isa = kernels().name;
+  options.card.arithmetic = arithmetic();
   return options;
 }
 

@@ -86,7 +86,7 @@ struct Drained {
       out[i] = p.random(sink.grid[i].size(), 40 + std::uint64_t(i));
       sink.out[i] = out[i].data();
     }
-    sink.add = p.add;
+    sink.add[0] = sink.add[1] = p.add;
     if (p.add) return;
     bias = p.random(grid.channels, 50);
     sink.bias = bias.data();
@@ -105,6 +105,16 @@ double distance(const A& a, const B& b) {
     scale = std::max(scale, std::abs(double(b[i])));
   }
   return worst / scale;
+}
+// Relative, in the square mean.
+template <class A, class B>
+double mean_distance(const A& a, const B& b) {
+  double difference = 0, size = 0;
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    const double d = double(a[i]) - double(b[i]);
+    difference += d * d, size += double(b[i]) * double(b[i]);
+  }
+  return std::sqrt(difference / size);
 }
 template <class A>
 bool same_bits(const A& a, const A& b) {
@@ -242,6 +252,61 @@ TEST_SUITE("backend/convolution") {
       p.w = w, p.seed = seed++;
       check_all(p);
     }
+  }
+  TEST_CASE("minimal filtering agrees with plain sums, whatever the tiles") {
+    std::uint64_t seed = 50;
+    for (const Window& w : {
+             window({1, 8, 12, 16, 16}, 16, 3, 1, 1),   // whole tiles of four
+             window({2, 6, 7, 9, 8}, 24, 3, 1, 1),      // mixed tiles, cut ones, an odd vector
+             window({1, 5, 2, 13, 40}, 17, 3, 1, 1),    // channels beside whole vectors
+             window({1, 12, 10, 11, 24}, 8, 3, 1, 0),   // no border
+             window({1, 9, 8, 8, 16}, 16, 3, 1, 2),     // a border of two
+             window({3, 4, 6, 4, 64}, 64, 3, 1, 1),     // few tiles, all threads on one run
+             window({1, 20, 20, 40, 16}, 32, 3, 1, 1),  // many groups
+             window({2, 1, 33, 38, 16}, 16, 3, 1, 1),   // two axes
+         }) {
+      for (const ConvolutionMode mode :
+           {ConvolutionMode::automatic, ConvolutionMode::precise, ConvolutionMode::direct}) {
+        CAPTURE(name_of(mode));
+        set_convolution_mode(mode);
+        Problem<float> p;
+        p.w = w, p.seed = seed++;
+        check_all(p);
+      }
+      set_convolution_mode(ConvolutionMode::automatic);
+    }
+  }
+  TEST_CASE("modes are different sums, precise ones as good as plain ones") {
+    Problem<float> p;
+    p.w = window({1, 16, 16, 16, 32}, 32, 3, 1, 1);
+    const Fed<float> fed(p, p.w.fine, 1);
+    const std::vector<float> weight = p.random(p.w.weights(), 30);
+    Problem<double> q;
+    q.w = p.w;
+    Fed<double> exact(q, p.w.fine, 1);
+    std::copy(fed.x[0].begin(), fed.x[0].end(), exact.x[0].begin());
+    const std::vector<double> same_weight(weight.begin(), weight.end());
+    Drained<double> truth(q, p.w.coarse);
+    std::fill(truth.bias.begin(), truth.bias.end(), 0.0);
+    Cpu::gather(q.w, exact.feed, same_weight.data(), truth.sink);
+    double error[3];
+    std::vector<float> results[3];
+    for (int i = 0; i < 3; ++i) {
+      set_convolution_mode(ConvolutionMode(i));
+      Drained<float> made(p, p.w.coarse);
+      std::fill(made.bias.begin(), made.bias.end(), 0.0f);
+      Cpu::gather(p.w, fed.feed, weight.data(), made.sink);
+      error[i] = mean_distance(made.out[0], truth.out[0]), results[i] = made.out[0];
+    }
+    set_convolution_mode(ConvolutionMode::automatic);
+    CHECK(error[0] < 1e-5);
+    CHECK(error[1] < 1.1 * error[2]);
+    CHECK_FALSE(same_bits(results[0], results[1]));
+    CHECK_FALSE(same_bits(results[1], results[2]));
+    CHECK_THROWS_WITH_AS(
+        convolution_mode_of("fast"),
+        "segmed: SEGMED_CONV: no mode named fast; choose one of auto, precise, direct",
+        ConfigError);
   }
   TEST_CASE("a stride beyond the kernel leaves voxels that nothing reaches") {
     Problem<float> p;

@@ -133,7 +133,7 @@ TEST_SUITE("backend/rows") {
         CHECK(same_bits(shift, sums[1]));
       }
   }
-  TEST_CASE_TEMPLATE("deposit adds an incoming gradient to both parts", T, float, double) {
+  TEST_CASE_TEMPLATE("an incoming gradient is summed, and added to both parts", T, float, double) {
     for (const Grid& grid : grids())
       for (int mode = 0; mode < 8; ++mode) {
         CAPTURE(grid);
@@ -147,7 +147,7 @@ TEST_SUITE("backend/rows") {
         if (mode != 5) g.seen = seen.data();
         if (mode != 7) g.moments = moments.data();
         Sink<T> sink;
-        sink.add = mode < 6;
+        sink.add[0] = mode < 6, sink.add[1] = mode < 4;
         std::vector<T> out[2], expected[2];
         for (int i = 0; i < 2; ++i) {
           const Index first = (2 * grid.channels + 2) / 3;
@@ -160,6 +160,15 @@ TEST_SUITE("backend/rows") {
             for (Index c = 0; c < grid.channels; ++c) sink({n, v, c}, g({n, v, c}));
         for (int i = 0; i < 2; ++i) sink.out[i] = out[i].data();
         if (mode == 1) sink.out[0] = nullptr, expected[0] = out[0];
+        std::vector<T> totals = random<T>(grid.channels, 40);
+        std::vector<double> sums(totals.begin(), totals.end());
+        for (Index n = 0; n < grid.cases; ++n)
+          for (Index v = 0; v < grid.voxels(); ++v)
+            for (Index c = 0; c < grid.channels; ++c) sums[std::size_t(c)] += double(g({n, v, c}));
+        Cpu::total(g, totals.data());
+        for (std::size_t c = 0; c < sums.size(); ++c)
+          CHECK(double(totals[c]) ==
+                doctest::Approx(sums[c]).epsilon(sizeof(T) == 4 ? 1e-5 : 1e-11));
         Cpu::deposit(g, sink);
         CHECK(same_bits(out[0], expected[0]));
         if (!out[1].empty()) CHECK(same_bits(out[1], expected[1]));

@@ -211,7 +211,7 @@ TEST_SUITE("train/checkpoint") {
                        .classes = {"background", "left \"kidney\""},
                        .spacing = {0.1, 1.0 / 3, 5},
                        .normalization = R"({"z_score":true})",
-                       .isa = "avx512"};
+                       .arithmetic = "avx512, auto convolutions"};
     checkpoint.state = {.seed = 18446744073709551615u, .step = 123456789012, .seconds = 1.0 / 3};
     checkpoint.texts["plan"] = "{}";
     checkpoint.write(folder / "a");

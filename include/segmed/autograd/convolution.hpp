@@ -51,9 +51,14 @@ template <FeatureMap F>
 void pull_bias(const Incoming<typename F::value_type>& g,
                ParamState<typename F::Wide, typename F::device>& bias) {
   using D = typename F::device;
-  const Grid grid = g.view.grid;
-  const auto sums = reduce<D>(1, grid.rows(), grid.channels, ChannelSum<typename F::value_type>{g});
-  D::launch(grid.channels, AddSums<typename F::Wide>{sums.read(), bias.grad.write()});
+  using T = typename F::value_type;
+  if constexpr (HasRows<D, T>) {
+    D::total(g, bias.grad.write());
+  } else {
+    const Grid grid = g.view.grid;
+    const auto sums = reduce<D>(1, grid.rows(), grid.channels, ChannelSum<T>{g});
+    D::launch(grid.channels, AddSums<typename F::Wide>{sums.read(), bias.grad.write()});
+  }
 }
 
 template <std::size_t Dim>

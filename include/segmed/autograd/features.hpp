@@ -146,14 +146,17 @@ class Features {
       r.lane[i] = lane(*sources_[i].raw, sources_[i]);
     return r;
   }
-  /// Adds to the gradients of the sources that want one.
+  /// Adds to the gradients of the sources that want one; for ops that reach every voxel, since the
+  /// first of them is given uninitialised memory to write to.
   Sink<T> gradient_sink() const {
     Sink<T> sink;
-    sink.add = true;
     for (std::size_t i = 0; i < sources_.size(); ++i) {
       sink.grid[i] = sources_[i].raw->grid;
-      if (sources_[i].grad->tracked)
-        sink.out[i] = sources_[i].grad->sum.or_zeros(sink.grid[i].size()).write();
+      if (!sources_[i].grad->tracked) continue;
+      Storage<T, D>& sum = sources_[i].grad->sum;
+      sink.add[i] = !sum.empty();
+      if (sum.empty()) sum = Storage<T, D>(sink.grid[i].size(), Uninitialized{});
+      sink.out[i] = sum.write();
     }
     return sink;
   }
@@ -204,6 +207,7 @@ concept HasRows = requires(const Reader<T>& a, T* y, const Incoming<T>& g, const
                            const Lane<T>& lane, double* sums) {
   D::apply(a, &a, y, sums);
   D::deposit(g, out);
+  D::total(g, y);
   D::spread(lane, y, y, sums, sums, sums);
   D::moments(lane, sums);
 };

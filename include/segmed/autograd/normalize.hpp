@@ -329,7 +329,7 @@ F normalize(const F& input, NormSets sets, const typename F::P& gain, const type
            g.view = F::lane(from, View<T, D>{});
            g.moments = to.read();
            Sink<T> leaf;
-           leaf.add = true, leaf.grid[0] = on;
+           leaf.add[0] = true, leaf.grid[0] = on;
            leaf.out[0] = from.grad->sum.or_zeros(on.size()).write();
            deposit<D>(on, g, leaf);
            from.moments_grad = {};

@@ -80,6 +80,10 @@ struct Cpu {
   static void deposit(const Incoming<T>& g, const Sink<T>& out) {
     kernels().of<T>().deposit(g, out);
   }
+  /// Adds an incoming gradient's sums over cases and voxels to (channels).
+  template <class T>
+  requires std::floating_point<T>
+  static void total(const Incoming<T>& g, T* sums) { kernels().of<T>().total(g, sums); }
   /// Sets moments (cases, channels, 2) to the sums and sums of squares of the raw tensor.
   template <class T>
   requires std::floating_point<T>

@@ -20,6 +20,7 @@ struct Kernels {
   void (*spread)(const Lane<T>& view, const T* seen, T* raw_grad, double* scale_grad,
                  double* shift_grad, double* slope_grad);
   void (*deposit)(const Incoming<T>&, const Sink<T>&);
+  void (*total)(const Incoming<T>&, T* sums);
   void (*moments)(const Lane<T>&, double* moments);
 };
 

@@ -9,6 +9,7 @@
 #include <utility>
 #include <vector>
 
+#include <segmed/backend/convolution_mode.hpp>
 #include <segmed/backend/kernel_table.hpp>
 #include <segmed/backend/memory.hpp>
 #include <segmed/backend/parallel.hpp>

@@ -114,16 +114,16 @@ struct Sink {
   using W = Wide<T>;
   T* out[2] = {nullptr, nullptr};
   Grid grid[2] = {{0, 0, 0, 0, 0}, {0, 0, 0, 0, 0}};
-  bool add = false;           // += instead of =
-  const W* bias = nullptr;    // (channels)
-  double* moments = nullptr;  // (cases, channels, 2): sum and sum of squares of what was stored
+  bool add[2] = {false, false};  // += instead of =
+  const W* bias = nullptr;       // (channels)
+  double* moments = nullptr;     // (cases, channels, 2): sum and sum of squares of what was stored
 
   SEGMED_HD Index channels() const { return grid[0].channels + grid[1].channels; }
   SEGMED_HD void operator()(At p, W value) const {
     const int part = p.c < grid[0].channels ? 0 : 1;
     if (!out[part]) return;
     T& place = out[part][grid[part].index({p.n, p.v, part ? p.c - grid[0].channels : p.c})];
-    place = T(add ? W(place) + value : value);
+    place = T(add[part] ? W(place) + value : value);
   }
 };
 

@@ -245,9 +245,9 @@ class RunSession {
     require<ConfigError>(point.state.seed == options_.seed, "run", path(), ": was made with seed ",
                          point.state.seed, ", not ", options_.seed);
     require<ConfigError>(
-        point.card.isa == options_.card.isa, "run", path(), ": was made with the instruction set ",
-        point.card.isa, ", this run uses ", options_.card.isa,
-        ", so its bits would differ; set SEGMED_ISA=", point.card.isa, " or start anew");
+        point.card.arithmetic == options_.card.arithmetic, "run", path(), ": was made with ",
+        point.card.arithmetic, ", this run uses ", options_.card.arithmetic,
+        ", so its bits would differ; set SEGMED_ISA and SEGMED_CONV as they were or start anew");
     trainer_.load(point);
     report_.seconds = point.state.seconds;
     const Json curve = parse_json(point.text("run.curve"), path());

@@ -58,7 +58,7 @@ struct ModelCard {
   std::vector<std::string> classes;  // background first
   std::vector<double> spacing;       // of its voxels in mm; empty: whatever the image has
   std::string normalization;         // as JSON text
-  std::string isa;                   // instruction set whose bits these are
+  std::string arithmetic;            // what its bits depend on: instruction set, convolutions
   friend bool operator==(const ModelCard&, const ModelCard&) = default;
 };
 
@@ -207,7 +207,7 @@ class Checkpoint {
     to["segmed.classes"] = Json::list(card.classes).dump();
     to["segmed.spacing"] = Json::list(card.spacing).dump();
     to["segmed.normalization"] = card.normalization;
-    to["segmed.isa"] = card.isa;
+    to["segmed.arithmetic"] = card.arithmetic;
     to["segmed.seed"] = std::to_string(state.seed);
     to["segmed.step"] = std::to_string(state.step);
     to["segmed.seconds"] = number_text(state.seconds);
@@ -239,7 +239,7 @@ class Checkpoint {
       const Json spacing = parse_json(take("spacing"), path);
       for (const Json& size : spacing.as_array()) made.card.spacing.push_back(size.as_number());
       made.card.normalization = take("normalization");
-      made.card.isa = take("isa");
+      made.card.arithmetic = take("arithmetic");
       made.state.seed = number_in<std::uint64_t>("seed", take("seed"));
       made.state.step = number_in<Index>("step", take("step"));
       made.state.seconds = number_in<double>("seconds", take("seconds"));

@@ -97,17 +97,21 @@ struct Plan {
   }
 };
 
-// Outputs of a group in blocks of two vectors, the last perhaps of one.
+// Channels in blocks of two vectors, the last perhaps of one; or, where an odd number of vectors
+// has to make equal blocks, of one each.
 template <class T>
-struct OutputBlocks {
-  Index outputs, count, padded;
+struct ChannelBlocks {
+  Index channels, padded, most = 2, count;
 
-  explicit OutputBlocks(Index n) : outputs(n) {
-    const Index vectors = pieces(n, lanes<T>);
-    count = pieces(vectors, 2), padded = vectors * lanes<T>;
+  explicit ChannelBlocks(Index n, bool equal = false) : channels(n) {
+    const Index all = pieces(n, lanes<T>);
+    if (equal && all % 2 != 0) most = 1;
+    count = pieces(all, most), padded = all * lanes<T>;
   }
-  Index first(Index b) const { return b * 2 * lanes<T>; }
-  Index vectors(Index b) const { return std::min<Index>(2, padded / lanes<T> - 2 * b); }
+  Index first(Index b) const { return b * most * lanes<T>; }
+  Index vectors(Index b) const { return std::min(most, padded / lanes<T> - most * b); }
+  Index width(Index b) const { return vectors(b) * lanes<T>; }
+  Index live(Index b) const { return std::min(width(b), channels - first(b)); }
 };
 
 // The weights of one call as the micro-kernels read them: by group, block of source channels,
@@ -115,7 +119,7 @@ struct OutputBlocks {
 template <class T>
 struct PackedWeights {
   const Plan& plan;
-  const OutputBlocks<T>& blocks;
+  const ChannelBlocks<T>& blocks;
   const T* weight;
   Index slice;  // source channels to a block
   T* to;
@@ -135,8 +139,8 @@ struct PackedWeights {
     }
   }
   void pack(Index g, Index c0, Index count, const Phase& phase, Index block) const {
-    const Index width = blocks.vectors(block) * lanes<T>, first = blocks.first(block);
-    const Index live = std::min(width, plan.outside - first);
+    const Index width = blocks.width(block), first = blocks.first(block);
+    const Index live = blocks.live(block);
     T* out = to + offset(g, c0, count, phase, block);
     for (Index t = 0; t < phase.taps; ++t) {
       const Index k = plan.taps[std::size_t(phase.first_tap + t)].weight;
@@ -158,48 +162,99 @@ struct PackedWeights {
   }
 };
 
-// One row of target voxels, one vector of channels: added to what is there or not, and summed.
+// A box of voxels and where they go: one vector of channels, put there or added to what is there,
+// and summed.
 template <class T>
-struct RowSink {
-  T* out;          // first voxel, first channel
-  Index out_step;  // between voxels
-  const T* sums;   // likewise
-  Index sums_step, voxels;
+struct BoxSink {
+  const Index* extent;
+  T* out;  // first voxel, first channel
+  const Index* out_step;
+  const T* sums;  // likewise
+  const Index* sums_step;
+  const T* bias;
   bool add;
 
   void whole(double* moments, Index channels) const {
+    const Vector<T> more = bias ? load(bias) : Vector<T>{};
     if (!moments) {
-      for (Index v = 0; v < voxels; ++v) put(v);
+      for (Index z = 0; z < extent[0]; ++z)
+        for (Index y = 0; y < extent[1]; ++y) {
+          T* to = out + z * out_step[0] + y * out_step[1];
+          const T* from = sums + z * sums_step[0] + y * sums_step[1];
+          for (Index x = 0; x < extent[2]; ++x, to += out_step[2], from += sums_step[2])
+            put(to, from, more);
+        }
       return;
     }
     DoubleSum<T> sum(moments), squares(moments + channels);
-    for (Index v = 0; v < voxels; ++v) {
-      const Vector<T> value = put(v);
-      sum.add(value), squares.add_product(value, value);
-    }
+    for (Index z = 0; z < extent[0]; ++z)
+      for (Index y = 0; y < extent[1]; ++y) {
+        T* to = out + z * out_step[0] + y * out_step[1];
+        const T* from = sums + z * sums_step[0] + y * sums_step[1];
+        for (Index x = 0; x < extent[2]; ++x, to += out_step[2], from += sums_step[2]) {
+          const Vector<T> value = put(to, from, more);
+          sum.add(value), squares.add_product(value, value);
+        }
+      }
     sum.put(moments), squares.put(moments + channels);
   }
-  [[gnu::always_inline]] Vector<T> put(Index v) const {
-    Vector<T> value = load(sums + v * sums_step);
-    if (add) value = load(out + v * out_step) + value;
-    store(out + v * out_step, value);
+  void one(double* moments, Index channels) const {
+    const T more = bias ? *bias : T(0);
+    for (Index z = 0; z < extent[0]; ++z)
+      for (Index y = 0; y < extent[1]; ++y) {
+        T* to = out + z * out_step[0] + y * out_step[1];
+        const T* from = sums + z * sums_step[0] + y * sums_step[1];
+        for (Index x = 0; x < extent[2]; ++x, to += out_step[2], from += sums_step[2]) {
+          const T value = add ? *to + (*from + more) : *from + more;
+          *to = value;
+          if (!moments) continue;
+          moments[0] += double(value);
+          moments[channels] = fused<double>(double(value), double(value), moments[channels]);
+        }
+      }
+  }
+
+ private:
+  [[gnu::always_inline]] Vector<T> put(T* to, const T* from, const Vector<T>& more) const {
+    Vector<T> value = load(from) + more;
+    if (add) value = load(to) + value;
+    store(to, value);
     return value;
   }
-  void one(double* moments, Index channels) const {
-    for (Index v = 0; v < voxels; ++v) {
-      const T value = add ? out[v * out_step] + sums[v * sums_step] : sums[v * sums_step];
-      out[v * out_step] = value;
-      if (!moments) continue;
-      moments[0] += double(value);
-      moments[channels] = fused<double>(double(value), double(value), moments[channels]);
-    }
-  }
 };
+
+// Writes a box of sums to channels [c, c + live) of a sink whose first voxel is `voxel`; voxels of
+// the sink are voxel_step apart. Moments of the tile: sums, and `all` further sums of squares.
+template <class T>
+void put_box(const Sink<T>& sink, const Index (&extent)[3], Index voxel,
+             const Index (&voxel_step)[3], Index c, Index live, const T* sums,
+             const Index (&sums_step)[3], const T* bias, double* moments, Index all) {
+  for (Index o = 0; o < live;) {
+    const int part = c + o < sink.grid[0].channels ? 0 : 1;
+    const Index in_part = c + o - (part ? sink.grid[0].channels : 0);
+    const Index channels = sink.grid[part].channels;
+    const bool full = o + lanes<T> <= live && in_part + lanes<T> <= channels;
+    if (sink.out[part]) {
+      const Index step[3] = {voxel_step[0] * channels, voxel_step[1] * channels,
+                             voxel_step[2] * channels};
+      const BoxSink<T> box{extent,    sink.out[part] + voxel * channels + in_part,
+                           step,      sums + o,
+                           sums_step, bias ? bias + o : nullptr,
+                           sink.add[part]};
+      double* m = moments ? moments + o : nullptr;
+      if (full)
+        box.whole(m, all);
+      else
+        box.one(m, all);
+    }
+    o += full ? lanes<T> : 1;
+  }
+}
 
 template <class T>
 struct Convolution {
   const Plan& plan;
-  const OutputBlocks<T>& blocks;
+  const ChannelBlocks<T>& blocks;
   const PackedWeights<T>& weights;
   const Feed<T>& feed;
   const Sink<T>& sink;
@@ -306,8 +361,7 @@ struct Convolution {
     constexpr Index rows = block_rows<vectors>, width = vectors * lanes<T>;
     T bias[2 * lanes<T>] = {};
     const Index o = g * plan.outside + blocks.first(block);
-    for (Index i = 0; sink.bias && i < std::min(width, plan.outside - blocks.first(block)); ++i)
-      bias[i] = sink.bias[o + i];
+    for (Index i = 0; sink.bias && i < blocks.live(block); ++i) bias[i] = sink.bias[o + i];
     for (Index i = 0; i < cells; i += rows, to += rows * width) {
       const T* row[rows];
       for (Index r = 0; r < rows; ++r) row[r] = from + cell_at[i + r] * step;
@@ -319,43 +373,23 @@ struct Convolution {
   }
   void write(const Phase& phase, const Index (&first)[3], const Index (&extent)[3], Index n,
              Index case_tile, Index g, Index block, const T* sums) const {
-    const Index width = blocks.vectors(block) * lanes<T>, begin = blocks.first(block);
-    const Index live = std::min(width, plan.outside - begin), all = plan.groups * blocks.padded;
-    const Index target_x = first[2] * plan.target_step[2] + phase.shift[2];
-    const Index voxels =
-        std::min(extent[2], pieces(plan.target.width - target_x, plan.target_step[2]));
-    double* tile_moments =
-        moments ? moments + case_tile * 2 * all + g * blocks.padded + begin : nullptr;
-    for (Index z = 0; z < extent[0]; ++z)
-      for (Index y = 0; y < extent[1]; ++y, sums += extent[2] * width) {
-        const Index target_z = (first[0] + z) * plan.target_step[0] + phase.shift[0];
-        const Index target_y = (first[1] + y) * plan.target_step[1] + phase.shift[1];
-        if (target_z >= plan.target.depth || target_y >= plan.target.height) continue;
-        const Index voxel = n * plan.target.voxels() +
-                            (target_z * plan.target.height + target_y) * plan.target.width +
-                            target_x;
-        for (Index o = 0; o < live;) {
-          const Index c = g * plan.outside + begin + o;
-          const int part = c < sink.grid[0].channels ? 0 : 1;
-          const Index in_part = part ? c - sink.grid[0].channels : c;
-          const Index channels = sink.grid[part].channels;
-          const bool full = o + lanes<T> <= live && in_part + lanes<T> <= channels;
-          if (sink.out[part]) {
-            const RowSink<T> row{sink.out[part] + voxel * channels + in_part,
-                                 plan.target_step[2] * channels,
-                                 sums + o,
-                                 width,
-                                 voxels,
-                                 sink.add};
-            double* m = tile_moments ? tile_moments + o : nullptr;
-            if (full)
-              row.whole(m, all);
-            else
-              row.one(m, all);
-          }
-          o += full ? lanes<T> : 1;
-        }
-      }
+    const Index width = blocks.width(block), begin = blocks.first(block);
+    const Index all = plan.groups * blocks.padded;
+    const Grid& grid = plan.target;
+    const Index whole[3] = {grid.depth, grid.height, grid.width};
+    Index from[3], live[3];
+    for (int a = 0; a < 3; ++a) {
+      from[a] = first[a] * plan.target_step[a] + phase.shift[a];
+      live[a] = std::min(extent[a], pieces(whole[a] - from[a], plan.target_step[a]));
+      if (live[a] <= 0) return;
+    }
+    put_box(
+        sink, live, n * grid.voxels() + (from[0] * grid.height + from[1]) * grid.width + from[2],
+        {plan.target_step[0] * grid.height * grid.width, plan.target_step[1] * grid.width,
+         plan.target_step[2]},
+        g * plan.outside + begin, blocks.live(block), sums,
+        {extent[1] * extent[2] * width, extent[2] * width, width}, static_cast<const T*>(nullptr),
+        moments ? moments + case_tile * 2 * all + g * blocks.padded + begin : nullptr, all);
   }
 };
 
@@ -363,7 +397,7 @@ struct Convolution {
 template <class T>
 struct MergeMoments {
   const Plan& plan;
-  const OutputBlocks<T>& blocks;
+  const ChannelBlocks<T>& blocks;
   const double* parts;
   double* moments;
   void operator()(Index begin, Index end) const {
@@ -381,11 +415,10 @@ struct MergeMoments {
 };
 
 template <class T>
-void convolve(const Window& w, bool to_coarse, const Feed<T>& feed, const T* weight,
-              const Sink<T>& sink) {
+void convolve_plainly(const Window& w, bool to_coarse, const Feed<T>& feed, const T* weight,
+                      const Sink<T>& sink) {
   Plan plan(w, to_coarse);
-  if (plan.target.size() == 0) return;
-  const OutputBlocks<T> blocks(plan.outside);
+  const ChannelBlocks<T> blocks(plan.outside);
   const Index taps = Index(plan.taps.size()), phases = Index(plan.phases.size());
 
   // All by shape alone. Tiles stay in the second-level cache; small problems are cut further until

@@ -23,13 +23,6 @@ struct Pending {
       slope[c] = lane.slope ? lane.slope[p + c] : lane.leak;
     }
   }
-  [[gnu::always_inline]] Vector<T> before_leak(const T* x, Index c) const {
-    return fused<T>(load(scale + c), load(x + c), load(shift + c));
-  }
-  [[gnu::always_inline]] Vector<T> values(const T* x, Index c) const {
-    const Vector<T> z = before_leak(x, c);
-    return z > Vector<T>{} ? z : load(slope + c) * z;
-  }
   [[gnu::always_inline]] T value(const T* x, Index c) const {
     const T z = fused<T>(scale[c], x[c], shift[c]);
     return z > T(0) ? z : slope[c] * z;
@@ -46,17 +39,24 @@ template <class T>
     std::memcpy(to, x, std::size_t(voxels * channels) * sizeof(T));
     return;
   }
-  const Index whole = count / lanes<T> * lanes<T>;
-  for (Index v = 0; v < voxels; ++v, x += channels, to += to_step) {
-    Index c = 0;
+  // Vectors of channels one by one, so that what is pending on them stays in registers.
+  Index c = 0;
+  for (; c + lanes<T> <= count; c += lanes<T>) {
     if (pending.plain) {
-      for (; c < whole; c += lanes<T>) store(to + c, load(x + c));
-      for (; c < count; ++c) to[c] = x[c];
-    } else {
-      for (; c < whole; c += lanes<T>) store(to + c, pending.values(x, c));
-      for (; c < count; ++c) to[c] = pending.value(x, c);
+      for (Index v = 0; v < voxels; ++v) store(to + v * to_step + c, load(x + v * channels + c));
+      continue;
+    }
+    const Vector<T> scale = load(pending.scale + c), shift = load(pending.shift + c),
+                    slope = load(pending.slope + c);
+    for (Index v = 0; v < voxels; ++v) {
+      const Vector<T> z = fused<T>(scale, load(x + v * channels + c), shift);
+      store(to + v * to_step + c, z > Vector<T>{} ? z : slope * z);
     }
   }
+  for (; c < count; ++c)
+    for (Index v = 0; v < voxels; ++v)
+      to[v * to_step + c] =
+          pending.plain ? x[v * channels + c] : pending.value(x + v * channels, c);
 }
 
 // What an incoming gradient needs of `count` channels of one case.
@@ -77,34 +77,41 @@ struct PendingGradient {
 template <class T>
 [[gnu::noinline]] void read_gradient(const Incoming<T>& g, const PendingGradient<T>& p, Index first,
                                      Index voxels, Index c0, Index count, T* to, Index to_step) {
-  const Index channels = g.view.grid.channels, whole = count / lanes<T> * lanes<T>;
-  for (Index v = 0; v < voxels; ++v, to += to_step) {
-    const Index at = (first + v) * channels + c0;
-    const T* const direct = g.direct ? g.direct + at : nullptr;
-    const T* const seen = g.seen ? g.seen + at : nullptr;
-    const T* const x = seen || g.moments ? g.view.x + at : nullptr;
-    Index c = 0;
-    for (; c < whole; c += lanes<T>) {
-      Vector<T> sum = direct ? load(direct + c) : Vector<T>{};
+  const Index channels = g.view.grid.channels, at = first * channels + c0;
+  const T* const direct = g.direct ? g.direct + at : nullptr;
+  const T* const seen = g.seen ? g.seen + at : nullptr;
+  const T* const x = seen || g.moments ? g.view.x + at : nullptr;
+  Index c = 0;
+  for (; c + lanes<T> <= count; c += lanes<T>) {
+    const Vector<T> none{};
+    const Vector<T> scale = seen ? load(p.view.scale + c) : none;
+    const Vector<T> shift = seen ? load(p.view.shift + c) : none;
+    const Vector<T> slope = seen ? load(p.view.slope + c) : none;
+    const Vector<T> mean = g.moments ? load(p.sum + c) : none;
+    const Vector<T> spread = g.moments ? load(p.squares + c) : none;
+    for (Index v = 0; v < voxels; ++v) {
+      const Index i = v * channels + c;
+      Vector<T> sum = direct ? load(direct + i) : none;
       if (seen) {
-        const Vector<T> s = load(seen + c);
-        const Vector<T> leaked =
-            p.view.before_leak(x, c) > Vector<T>{} ? s : load(p.view.slope + c) * s;
-        sum = fused<T>(leaked, load(p.view.scale + c), sum);
+        const Vector<T> s = load(seen + i);
+        const auto open = fused<T>(scale, load(x + i), shift) > none;
+        sum = fused<T>(open ? s : slope * s, scale, sum);
       }
-      if (g.moments) sum = sum + fused<T>(load(p.squares + c), load(x + c), load(p.sum + c));
-      store(to + c, sum);
-    }
-    for (; c < count; ++c) {
-      T sum = direct ? direct[c] : T(0);
-      if (seen) {
-        const bool open = fused<T>(p.view.scale[c], x[c], p.view.shift[c]) > T(0);
-        sum = fused<T>(open ? seen[c] : p.view.slope[c] * seen[c], p.view.scale[c], sum);
-      }
-      if (g.moments) sum = sum + fused<T>(p.squares[c], x[c], p.sum[c]);
-      to[c] = sum;
+      if (g.moments) sum = sum + fused<T>(spread, load(x + i), mean);
+      store(to + v * to_step + c, sum);
     }
   }
+  for (; c < count; ++c)
+    for (Index v = 0; v < voxels; ++v) {
+      const Index i = v * channels + c;
+      T sum = direct ? direct[i] : T(0);
+      if (seen) {
+        const bool open = fused<T>(p.view.scale[c], x[i], p.view.shift[c]) > T(0);
+        sum = fused<T>(open ? seen[i] : p.view.slope[c] * seen[i], p.view.scale[c], sum);
+      }
+      if (g.moments) sum = sum + fused<T>(p.squares[c], x[i], p.sum[c]);
+      to[v * to_step + c] = sum;
+    }
 }
 
 // A feed prepared for `count` channels of case n: rows of voxels on demand.
@@ -149,22 +156,22 @@ struct Box {
   Index voxels() const { return size[0] * size[1] * size[2]; }
 };
 
-// to[voxel of the box][c], zero outside of the grid.
+// to[voxel of the box][c], voxels `step` apart, zero outside of the grid.
 template <class T>
 [[gnu::noinline]] void read_box(const FeedRows<T>& rows, const Grid& grid, const Box& box,
-                                Index count, T* to) {
+                                Index step, T* to) {
   const Index left = std::clamp<Index>(-box.low[2], 0, box.size[2]);
   const Index right = std::clamp<Index>(grid.width - box.low[2], left, box.size[2]);
   for (Index a = 0; a < box.size[0]; ++a)
-    for (Index b = 0; b < box.size[1]; ++b, to += box.size[2] * count) {
+    for (Index b = 0; b < box.size[1]; ++b, to += box.size[2] * step) {
       const Index z = box.low[0] + a, y = box.low[1] + b;
       const bool inside = z >= 0 && z < grid.depth && y >= 0 && y < grid.height && right > left;
       const Index begin = inside ? left : box.size[2];
-      std::memset(to, 0, std::size_t(begin * count) * sizeof(T));
+      std::memset(to, 0, std::size_t(begin * step) * sizeof(T));
       if (!inside) continue;
       rows.read((z * grid.height + y) * grid.width + box.low[2] + left, right - left,
-                to + left * count, count);
-      std::memset(to + right * count, 0, std::size_t((box.size[2] - right) * count) * sizeof(T));
+                to + left * step, step);
+      std::memset(to + right * step, 0, std::size_t((box.size[2] - right) * step) * sizeof(T));
     }
 }
 

@@ -4,7 +4,7 @@
 // A task is a span of voxels of one case; sums over voxels are kept per span in double and merged
 // in the order of the spans. Within a task, pieces of at most 64 voxels and 64 channels stay in
 // cache.
-#include <segmed/backend/kernels/weigh.hpp>
+#include <segmed/backend/kernels/winograd_weigh.hpp>
 
 namespace segmed::SEGMED_SET {
 
@@ -251,7 +251,7 @@ struct Deposit {
     if (!out.out[part] || count == 0) return;
     const Index channels = out.grid[part].channels;
     T* to = out.out[part] + voxel * channels + c;
-    if (out.add)
+    if (out.add[part])
       add_rows(to, channels, values, step, voxels, count);
     else
       for (Index v = 0; v < voxels; ++v)
@@ -263,6 +263,53 @@ void deposit(const Incoming<T>& g, const Sink<T>& out) {
   Deposit<T> work{{}, out, Spans(g.view.grid)};
   work.gradient.gradient = g, work.gradient.is_gradient = true;
   parallel_for(work.spans.count(), 1, work);
+}
+
+// The sum of an incoming gradient over all voxels, by channel.
+template <class T>
+struct Totals {
+  const Feed<T>& gradient;
+  const SpanSums& sums;
+
+  void operator()(Index begin, Index end) const {
+    const Spans& spans = sums.spans;
+    T* values = thread_scratch<T, 0>(Spans::piece * Pending<T>::most);
+    for (Index i = begin; i < end; ++i)
+      for (Index c = 0; c < sums.channels; c += Pending<T>::most) {
+        const Index count = std::min(sums.channels - c, Pending<T>::most);
+        const FeedRows<T> rows(gradient, i / spans.per_case(), c, count);
+        for (Index v = spans.begin(i); v < spans.end(i); v += Spans::piece) {
+          const Index voxels = std::min(Spans::piece, spans.end(i) - v);
+          rows.read(v, voxels, values, count);
+          add_totals(values, voxels, count, sums.of(i, 0) + c);
+        }
+      }
+  }
+
+ private:
+  static void add_totals(const T* x, Index voxels, Index count, double* totals) {
+    Index c = 0;
+    for (; c + lanes<T> <= count; c += lanes<T>) {
+      DoubleSum<T> sum(totals + c);
+      for (Index v = 0; v < voxels; ++v) sum.add(load(x + v * count + c));
+      sum.put(totals + c);
+    }
+    for (; c < count; ++c)
+      for (Index v = 0; v < voxels; ++v) totals[c] += double(x[v * count + c]);
+  }
+};
+template <class T>
+void total(const Incoming<T>& g, T* sums) {
+  Feed<T> gradient;
+  gradient.gradient = g, gradient.is_gradient = true;
+  const Grid& grid = g.view.grid;
+  const SpanSums parts(Spans(grid), grid.channels, 1);
+  parallel_for(parts.spans.count(), 1, Totals<T>{gradient, parts});
+  for (Index c = 0; c < grid.channels; ++c) {
+    double sum = 0;
+    for (Index n = 0; n < grid.cases; ++n) sum += parts.total(n, 0, c);
+    sums[c] += T(sum);
+  }
 }
 
 }  // namespace segmed::SEGMED_SET

@@ -13,7 +13,7 @@ struct Weighing {
   static constexpr Index flush_after = 1024;  // voxels
 
   const Plan& plan;
-  const OutputBlocks<T>& blocks;
+  const ChannelBlocks<T>& blocks;
   const Feed<T>&fine, &coarse;
   Index slice, chunk, partials;  // fine channels and blocks of a task; sums merged at the end
   double* sums;                  // (partial, group, tap, fine channel, padded)
@@ -90,8 +90,7 @@ struct Weighing {
   }
   void read_coarse(Index n, Index g, Index block, const Index (&first)[3], const Index (&extent)[3],
                    T* to) const {
-    const Index width = blocks.vectors(block) * lanes<T>;
-    const Index live = std::min(width, plan.outside - blocks.first(block));
+    const Index width = blocks.width(block), live = blocks.live(block);
     const Grid& grid = plan.target;
     if (live < width)
       std::memset(to, 0, std::size_t(extent[0] * extent[1] * extent[2] * width) * sizeof(T));
@@ -110,7 +109,7 @@ struct Weighing {
       multiply<T, vectors>(row + j, runs, values, fresh ? zero : to, fresh ? 0 : width, to);
   }
   void flush(const T* sum, Index block, Index c0, Index count, bool first, double* total) const {
-    const Index width = blocks.vectors(block) * lanes<T>;
+    const Index width = blocks.width(block);
     for (std::size_t t = 0; t < plan.taps.size(); ++t) {
       double* to =
           total + (plan.taps[t].weight * plan.inside + c0) * blocks.padded + blocks.first(block);
@@ -142,10 +141,9 @@ struct MergeWeights {
 };
 
 template <class T>
-void weigh(const Window& w, const Feed<T>& fine, const Feed<T>& coarse, T* weight_grad) {
+void weigh_plainly(const Window& w, const Feed<T>& fine, const Feed<T>& coarse, T* weight_grad) {
   Plan plan(w, true);
-  if (plan.target.size() == 0 || plan.taps.empty()) return;
-  const OutputBlocks<T> blocks(plan.outside);
+  const ChannelBlocks<T> blocks(plan.outside);
   const Index taps = Index(plan.taps.size());
   const Index slice = std::min<Index>(plan.inside, taps > 1 ? 32 : 64);
   std::copy(plan.cells, plan.cells + 3, plan.tile);
