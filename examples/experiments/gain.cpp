@@ -88,7 +88,8 @@ int gain(const GainOptions& options) {
   Index left = 0;
   for (const PlannedRun& run : runs)
     left += results.find(run.policy, Index(run.seed), d0, run.d1) == nullptr;
-  const Recipe first = study.recipe(study.split(options.study.seed, 0).full);
+  const bool long_training = options.budget.is_long();
+  const Recipe first = study.recipe(study.split(options.study.seed, 0).full, long_training);
   std::printf("%s\n%s\n", first.text().c_str(),
               estimate(first, left, options.budget.minutes, options.budget.steps,
                        left * Index(study.validation().size()), true)
@@ -101,7 +102,7 @@ int gain(const GainOptions& options) {
   for (const PlannedRun& run : runs) {
     if (results.find(run.policy, Index(run.seed), d0, run.d1)) continue;
     const Split split = study.split(run.seed, run.d1);
-    const Recipe recipe = study.recipe(split.full);
+    const Recipe recipe = study.recipe(split.full, long_training);
     const std::string name = run_name(run.policy, d0, run.d1, Index(run.seed));
     const std::string folder = out + "/runs/" + name;
     TrainJob job{study.cohort(), recipe, run_options(recipe, run.seed)};

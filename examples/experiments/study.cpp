@@ -132,13 +132,14 @@ std::vector<LoaderCase> Study::cases(const std::vector<std::string>& ids, bool h
   return cases;
 }
 
-Recipe Study::recipe(const std::vector<std::string>& training) const {
+Recipe Study::recipe(const std::vector<std::string>& training, bool long_training) const {
   Survey survey;
   for (const auto& id : training) survey.add(cohort_.load(index_of(id)));
   PlanOptions wishes = options_.plan;
   if (!options_.normalization.empty() && options_.normalization != "percentile")
     wishes.normalization = {normalization_named(options_.normalization)};
   Recipe recipe;
+  if (long_training) wishes.first_width = 16, recipe.network = "unet";
   recipe.plan = survey.plan(wishes);
   recipe.classes = cohort_.classes;
   if (!options_.network.empty()) recipe.network = options_.network;

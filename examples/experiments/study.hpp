@@ -44,8 +44,8 @@ class Study {
   /// Cases by id, with what `hide` leaves of their labels for a seed.
   std::vector<segmed::LoaderCase> cases(const std::vector<std::string>& ids, bool hidden,
                                         std::uint64_t seed) const;
-  /// Chosen from D_0 of a seed; options override it.
-  Recipe recipe(const std::vector<std::string>& training) const;
+  /// Chosen from D_0 of a seed, for a short or a long training; options override it.
+  Recipe recipe(const std::vector<std::string>& training, bool long_training) const;
   /// Predicts and scores cases; predictions go to `folder` as label files.
   std::vector<segmed::CaseResult> evaluate(const Model& model, const std::vector<std::string>& ids,
                                            const std::string& folder) const;

@@ -277,8 +277,13 @@ TEST_SUITE("backend/convolution") {
   }
   TEST_CASE("many groups of tiles, several runs of them") {
     Problem<float> p;
+    Window flat = window({2, 6, 40, 36, 16}, 16, 3, 1, 1);  // a kernel of (1, 3, 3)
+    flat.kernel[0] = 1, flat.padding[0] = 0;
+    Window tall = window({1, 12, 9, 30, 24}, 8, 3, 1, 1);  // and of (3, 3, 1)
+    tall.kernel[2] = 1, tall.padding[2] = 0;
     for (const Window& w :
-         {window({2, 24, 42, 40, 16}, 24, 3, 1, 1), window({1, 1, 200, 180, 16}, 16, 3, 1, 1)}) {
+         {window({2, 24, 42, 40, 16}, 24, 3, 1, 1), window({1, 1, 200, 180, 16}, 16, 3, 1, 1),
+          window({1, 16, 20, 20, 112}, 112, 3, 1, 1), flat, tall}) {
       p.w = w;
       Problem<float> gradient = p;
       gradient.gradient = gradient.pending = true;
@@ -301,6 +306,31 @@ TEST_SUITE("backend/convolution") {
       CHECK(mean_distance(up.out[0], plain_up.out[0]) < 1e-5);
       CHECK(mean_distance(grad, plain_grad) < 3e-5);
       CHECK(mean_distance(down.moments, plain_down.moments) < 1e-5);
+      // A part may be unwanted, started, or added to.
+      for (int mode = 0; mode < 4; ++mode) {
+        Problem<float> parts = p;
+        parts.two_parts = parts.add = true;
+        Drained<float> split(parts, w.coarse);
+        const Drained<float> start(parts, w.coarse);
+        split.sink.bias = down.sink.bias;
+        split.sink.add[0] = mode == 1, split.sink.add[1] = mode == 2;
+        if (mode == 0) split.sink.out[1] = nullptr;
+        Cpu::gather(w, fine.feed, weight.data(), split.sink);
+        const Index first = split.sink.grid[0].channels, second = split.sink.grid[1].channels;
+        Index wrong = 0;
+        for (Index v = 0; v < w.coarse.rows(); ++v)
+          for (Index c = 0; c < first + second; ++c) {
+            const int part = c < first ? 0 : 1;
+            const auto i = std::size_t(part ? v * second + c - first : v * first + c);
+            const float made = down.out[0][std::size_t(v * (first + second) + c)];
+            const float before = start.out[part][i];
+            const float expected = !split.sink.out[part]  ? before
+                                   : split.sink.add[part] ? before + made
+                                                          : made;
+            wrong += split.out[part][i] != expected;
+          }
+        CHECK(wrong == 0);
+      }
       for (const int threads : {1, 3}) {
         set_threads(threads);
         Drained<float> again_down(p, w.coarse), again_up(p, w.fine);

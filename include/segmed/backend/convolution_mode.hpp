@@ -22,6 +22,7 @@ inline ConvolutionMode convolution_mode_of(std::string_view name) {
   if (name == "direct") return ConvolutionMode::direct;
   fail<ConfigError>("SEGMED_CONV", "no mode named ", name, "; choose one of auto, precise, direct");
 }
+/// Throws ConfigError when the environment names no mode.
 inline std::atomic<ConvolutionMode>& convolution_mode_in_use() {
   static std::atomic<ConvolutionMode> mode = [] {
     const char* name = std::getenv("SEGMED_CONV");

@@ -107,8 +107,9 @@ struct Feed {
   SEGMED_HD Wide<T> operator()(At p) const { return is_gradient ? gradient(p) : values(p); }
 };
 
-/// Where a convolution writes: into a tensor (then with bias and moments), or on top of the
-/// gradients of one or two sources. A part without a pointer is not wanted.
+/// Where a convolution writes: into a tensor (then with bias and moments), or to the gradients of
+/// one or two sources, on top of what is there or as their start. A part without a pointer is not
+/// wanted.
 template <class T>
 struct Sink {
   using W = Wide<T>;

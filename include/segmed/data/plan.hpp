@@ -19,6 +19,7 @@ struct PlanOptions {
   Extent3 patch = {0, 0, 0};
   Index batch = 0;
   std::vector<Index> widths = {};                 // channels of the network's levels, finest first
+  Index first_width = 8;                          // of the finest level, where widths are chosen
   Index patch_voxels = 65536;                     // the most voxels of a patch that is chosen
   std::vector<Normalization> normalization = {};  // none or one
 };
@@ -131,7 +132,7 @@ class Survey {
     if (!options.widths.empty()) {
       chosen.widths = options.widths;
     } else {
-      chosen.widths = {8};  // what two cores train in minutes; give more if there is time
+      chosen.widths = {options.first_width};
       // A level more as long as the coarsest one keeps four voxels along every axis.
       const Index narrow = *std::min_element(scan.begin(), scan.begin() + axes);
       while (chosen.widths.size() < 4 && narrow >= 4 * 2 * chosen.stride())

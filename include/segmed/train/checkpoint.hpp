@@ -250,7 +250,7 @@ class Checkpoint {
   }
 
  private:
-  static constexpr const char* format = "1";
+  static constexpr const char* format = "2";
 
   struct Differences {
     std::vector<std::string> missing, extra, other;

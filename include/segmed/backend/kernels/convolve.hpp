@@ -237,9 +237,9 @@ void put_box(const Sink<T>& sink, const Index (&extent)[3], Index voxel,
     if (sink.out[part]) {
       const Index step[3] = {voxel_step[0] * channels, voxel_step[1] * channels,
                              voxel_step[2] * channels};
-      const BoxSink<T> box{extent,    sink.out[part] + voxel * channels + in_part,
-                           step,      sums + o,
-                           sums_step, bias ? bias + o : nullptr,
+      const BoxSink<T> box{extent,        sink.out[part] + voxel * channels + in_part,
+                           step,          sums + o,
+                           sums_step,     bias ? bias + o : nullptr,
                            sink.add[part]};
       double* m = moments ? moments + o : nullptr;
       if (full)

@@ -21,8 +21,8 @@ inline Index after(Turn turn, Index m) {
   return turn == Turn::weights_adjoint ? taps_of(m) : reach_of(m);
 }
 
-// One line: vectors s apart at x to vectors r apart at y. Everything is loaded before anything is
-// stored; names, not arrays, keep it in registers.
+// One line: vectors s apart at x to vectors r apart at y, which do not overlap. Names, not arrays,
+// keep them in registers.
 template <class T, int m, Turn turn>
 [[gnu::always_inline]] inline void turn_line(const T* x, Index s, T* y, Index r) {
   using V = Vector<T>;

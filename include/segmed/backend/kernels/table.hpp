@@ -4,8 +4,8 @@
 
 namespace segmed::SEGMED_SET {
 
-// Which algorithm a convolution of one target grid takes, and which tiles: by shape, mode and
-// instruction set alone.
+// Which algorithm a convolution takes, and which tiles: by the shape of one case, mode and
+// instruction set alone, so that neither threads nor the other cases of a batch change a result.
 template <class T>
 struct Choice {
   bool minimal = false;  // by frequencies, in tiles of m
@@ -16,12 +16,14 @@ struct Choice {
     if (mode == ConvolutionMode::direct || w.groups != 1 || w.taps() == 1) return;
     for (int a = 0; a < 3; ++a)
       if (w.stride[a] != 1 || w.dilation[a] != 1 || (w.kernel[a] != 1 && w.kernel[a] != 3)) return;
-    const double in = double(pieces(inputs, lanes<T>)), out = double(pieces(outputs, lanes<T>));
-    double best = 1.1 * double(target.rows() * w.taps() * inputs) * out;
+    const ChannelBlocks<T> in(inputs, true), out(outputs);
+    const double vectors = double(out.padded / lanes<T>);
+    double best = 1.1 * double(target.voxels() * w.taps() * inputs) * vectors;
+    // Of equal tiles those come first that are short along depth: their gradients take less room.
     for (int fours = 0; fours < (mode == ConvolutionMode::precise ? 1 : 8); ++fours) {
       Index side[3];
-      for (int a = 0; a < 3; ++a) side[a] = w.kernel[a] == 1 ? 1 : (fours >> a) % 2 ? 4 : 2;
-      const double found = cost(side, target, double(inputs), in, out);
+      for (int a = 0; a < 3; ++a) side[a] = w.kernel[a] == 1 ? 1 : (fours >> (2 - a)) % 2 ? 4 : 2;
+      const double found = cost(side, target, in, vectors);
       if (found >= best) continue;
       best = found, minimal = true;
       std::copy(side, side + 3, m);
@@ -29,15 +31,19 @@ struct Choice {
   }
 
  private:
+  static constexpr double most_bytes = 64 << 20;  // of the weights' frequencies
+
   // In products of vectors; the weights of what is not a product are measured.
-  static double cost(const Index (&side)[3], const Grid& grid, double inputs, double in,
+  static double cost(const Index (&side)[3], const Grid& grid, const ChannelBlocks<T>& in,
                      double out) {
-    const Index tiles = grid.cases * pieces(grid.depth, side[0]) * pieces(grid.height, side[1]) *
-                        pieces(grid.width, side[2]);
+    const Index tiles =
+        pieces(grid.depth, side[0]) * pieces(grid.height, side[1]) * pieces(grid.width, side[2]);
     const double frequencies = double(reach_of(side[0]) * reach_of(side[1]) * reach_of(side[2]));
-    const double all = double(std::max(tiles, block_rows<2>));
-    return frequencies *
-           (1.2 * all * inputs * out + 12 * double(tiles) * (in + out) + 14 * inputs * out);
+    const double inputs = double(in.count == 1 ? in.channels : in.padded);
+    const double products = inputs * out, turns = double(in.padded / lanes<T>) + out;
+    if (frequencies * products * vector_bytes > most_bytes) return 1e300;
+    return frequencies * (1.2 * double(std::max(tiles, block_rows<2>)) * products +
+                          12 * double(tiles) * turns + 14 * products);
   }
 };
 

@@ -84,7 +84,7 @@ struct TurnFeed {
       : tiles(t), feed(f), grid(g), low{l[0], l[1], l[2]}, block(t.m) {}
   // Block b of the channels of group i, to tiles from `at` on.
   void operator()(Index i, Index b, const Planes<T>& to, Index at) const {
-    const typename Tiles::Group g = tiles.at(i);
+    const Tiles::Group g = tiles.at(i);
     const Index width = to.blocks.width(b), live = to.blocks.live(b);
     Box box;
     for (int a = 0; a < 3; ++a) {
@@ -176,7 +176,7 @@ struct Winograd {
     Index* starts = thread_scratch<Index, 2>(inputs.count);
     for (Index b = 0; b < inputs.count; ++b) starts[b] = run.values.room * inputs.first(b);
     const Index width = inputs.width(0);
-    const Runs runs{starts, inputs.count, width, 1};
+    const Runs runs{starts, inputs.count, inputs.count == 1 ? inputs.channels : width, 1};
     for (Index b = 0; b < outputs.count; ++b) {
       const T* w = weights + f * weights_plane + inputs.padded * outputs.first(b);
       if (outputs.vectors(b) == 2)
@@ -187,7 +187,7 @@ struct Winograd {
   }
   void write(const Run& run, Index group, Index b) const {
     constexpr Index L = lanes<T>;
-    const typename Tiles::Group g = tiles.at(group);
+    const Tiles::Group g = tiles.at(group);
     T* const scratch = thread_scratch<T, 0>(TurnBlock<T, Turn::output>::room + 64 * L);
     T* const tile = scratch + TurnBlock<T, Turn::output>::room;
     const Index plane = run.sums.plane, second = reach_of(tiles.m[1]), third = reach_of(tiles.m[2]);

@@ -4,7 +4,7 @@
 //
 // Runs of tiles are turned into frequencies on both sides. For each frequency the gradient is a
 // matrix product over the tiles of a run, owned by one thread, turned back and added to what the
-// runs before gave: sums never depend on threads, and none is longer than a run.
+// runs before gave: sums never depend on threads, and are made in two stages.
 #include <segmed/backend/kernels/winograd.hpp>
 
 namespace segmed::SEGMED_SET {
@@ -116,9 +116,9 @@ template <class T>
 void weigh_tiles(const Window& w, const Feed<T>& fine, const Feed<T>& coarse, T* weight_grad,
                  const Index (&m)[3]) {
   const ChannelBlocks<T> inputs(w.fine.channels, true), outputs(w.coarse.channels);
-  const Index frequencies = reach_of(m[0]) * reach_of(m[1]) * reach_of(m[2]);
-  const Index bytes = frequencies * (inputs.padded + outputs.padded) * Index(sizeof(T));
   const Tiles tiles(w.coarse, m, 32);
+  const Index frequencies = tiles.frequencies();
+  const Index bytes = frequencies * (inputs.padded + outputs.padded) * Index(sizeof(T));
   const Index low[3] = {-w.padding[0], -w.padding[1], -w.padding[2]};
   const TurnFeed<T, Turn::input> turn_fine(tiles, fine, w.fine, low);
   const TurnFeed<T, Turn::output_adjoint> turn_coarse(tiles, coarse, w.coarse, {0, 0, 0});
@@ -128,7 +128,7 @@ void weigh_tiles(const Window& w, const Feed<T>& fine, const Feed<T>& coarse, T*
   const Index numbers = reach_of(m[0]) * plane_taps * w.fine.channels * outputs.padded;
   Scratch<T> sums(numbers), room;
   std::fill_n(sums.data(), numbers, T(0));
-  const Index most = std::max<Index>(64, (Index(6) << 20) / bytes);
+  const Index most = std::max<Index>(32, (Index(6) << 20) / bytes);
   for (Index begin = 0, end; begin < tiles.groups(); begin = end) {
     end = tiles.run(begin, most);
     const Index count = tiles.tiles_in(begin, end);
