@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Convolutions beside oneDNN's, run in turns in one process: medians of the ratios of neighbours.
+// SEGMED_CONV and SEGMED_ISA force segmed's algorithm and instruction set.
 //   bench_conv [threads [rounds [part of a shape's name]]]
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -21,15 +23,16 @@ using Tag = dnnl::memory::format_tag;
 
 struct Shape {
   const char* name;
-  Index cases, inputs, outputs, extent, kernel, stride, padding;
+  Index inputs, outputs, extent[3], kernel, stride, padding;
   bool transposed;
-  Index coarse() const {
-    return transposed ? extent : (extent + 2 * padding - kernel) / stride + 1;
+  Index coarse(int a) const {
+    return transposed ? extent[a] : (extent[a] + 2 * padding - kernel) / stride + 1;
   }
-  Index fine() const { return transposed ? extent * stride : extent; }
+  Index fine(int a) const { return transposed ? extent[a] * stride : extent[a]; }
+  // Of the direct algorithm, whichever is used.
   double flops() const {
-    return 2.0 * double(cases * inputs * outputs) * double(kernel * kernel * kernel) *
-           double(coarse()) * double(coarse()) * double(coarse());
+    return 2.0 * double(inputs * outputs * kernel * kernel * kernel) *
+           double(coarse(0) * coarse(1) * coarse(2));
   }
 };
 
@@ -72,10 +75,13 @@ struct Peer {
   Peer(const Shape& s, int pass, Tag tag) {
     using namespace dnnl;
     const auto f32 = memory::data_type::f32;
-    const Index in = s.extent, out = s.transposed ? s.fine() : s.coarse();
-    const memory::desc x(Dims{s.cases, s.inputs, in, in, in}, f32,
-                         s.inputs == 1 && tag == Tag::any ? Tag::ncdhw : tag);
-    const memory::desc y(Dims{s.cases, s.outputs, out, out, out}, f32, tag);
+    Dims in{1, s.inputs}, out{1, s.outputs};
+    for (int a = 0; a < 3; ++a) {
+      in.push_back(s.extent[a]);
+      out.push_back(s.transposed ? s.fine(a) : s.coarse(a));
+    }
+    const memory::desc x(in, f32, s.inputs == 1 && tag == Tag::any ? Tag::ncdhw : tag);
+    const memory::desc y(out, f32, tag);
     const memory::desc w(Dims{s.outputs, s.inputs, s.kernel, s.kernel, s.kernel}, f32, Tag::any);
     const memory::desc b(Dims{s.outputs}, f32, Tag::any);
     const Dims stride{s.stride, s.stride, s.stride}, pad{s.padding, s.padding, s.padding};
@@ -118,20 +124,21 @@ struct Peer {
 
 struct Ours {
   Window w;
-  std::vector<float> fine, coarse, weight, bias;
+  bool transposed;
+  std::vector<float> fine, coarse, weight, grad, bias;
   std::vector<double> moments;
   Sink<float> to_fine, to_coarse;
   Feed<float> from_fine, from_coarse;
 
-  explicit Ours(const Shape& s) {
-    const Index f = s.fine(), c = s.coarse();
-    w.fine = {s.cases, f, f, f, s.transposed ? s.outputs : s.inputs};
-    w.coarse = {s.cases, c, c, c, s.transposed ? s.inputs : s.outputs};
+  explicit Ours(const Shape& s) : transposed(s.transposed) {
+    w.fine = {1, s.fine(0), s.fine(1), s.fine(2), s.transposed ? s.outputs : s.inputs};
+    w.coarse = {1, s.coarse(0), s.coarse(1), s.coarse(2), s.transposed ? s.inputs : s.outputs};
     for (int a = 0; a < 3; ++a)
       w.kernel[a] = s.kernel, w.stride[a] = s.stride, w.padding[a] = s.padding;
     fine = numbers(w.fine.size()), coarse = numbers(w.coarse.size());
-    weight = numbers(w.weights()), bias = numbers(std::max(s.inputs, s.outputs));
-    moments.resize(std::size_t(2 * s.cases * std::max(s.inputs, s.outputs)));
+    weight = numbers(w.weights()), grad.resize(weight.size());
+    bias = numbers(std::max(s.inputs, s.outputs));
+    moments.resize(std::size_t(2 * std::max(s.inputs, s.outputs)));
     to_fine.out[0] = fine.data(), to_fine.grid[0] = w.fine;
     to_coarse.out[0] = coarse.data(), to_coarse.grid[0] = w.coarse;
     Sink<float>& forward = s.transposed ? to_fine : to_coarse;
@@ -139,13 +146,57 @@ struct Ours {
     from_fine.values.lane[0].grid = w.fine, from_fine.values.lane[0].x = fine.data();
     from_coarse.values.lane[0].grid = w.coarse, from_coarse.values.lane[0].x = coarse.data();
   }
-  void run(int pass, bool transposed) {
+  bool down(int pass) const { return (pass == 0) != transposed; }
+  void run(int pass) {
     if (pass == 2)
-      Cpu::weigh(w, from_fine, from_coarse, weight.data());
-    else if ((pass == 0) != transposed)
+      Cpu::weigh(w, from_fine, from_coarse, grad.data());
+    else if (down(pass))
       Cpu::gather(w, from_fine, weight.data(), to_coarse);
     else
       Cpu::scatter(w, from_coarse, weight.data(), to_fine);
+  }
+  // Runs a pass once: the relative error of some of its numbers, in the square mean, against sums
+  // in double.
+  double error(int pass) {
+    const std::vector<float> fine_read = fine, coarse_read = coarse;
+    std::fill(grad.begin(), grad.end(), 0.0f);
+    run(pass);
+    double difference = 0, size = 0;
+    unsigned r = 7;
+    const auto pick = [&r](Index n) {
+      r = r * 1664525u + 1013904223u;
+      return Index(r >> 4) % n;
+    };
+    const Index ci = w.fine.channels, co = w.coarse.channels;
+    for (int sample = 0; sample < (pass == 2 ? 24 : 400); ++sample) {
+      const Index c = pick(pass == 2 || down(pass) ? co : ci), i = pick(ci), k = pick(w.taps());
+      double exact = pass == 0 ? double(bias[std::size_t(c)]) : 0, made;
+      if (pass == 2) {
+        for (Index v = 0; v < w.coarse.voxels(); ++v)
+          if (const Index u = w.fine_voxel(v, k); u >= 0)
+            exact += double(coarse_read[std::size_t(v * co + c)]) *
+                     double(fine_read[std::size_t(u * ci + i)]);
+        made = double(grad[std::size_t((k * ci + i) * co + c)]);
+      } else if (down(pass)) {
+        const Index v = pick(w.coarse.voxels());
+        for (Index tap = 0; tap < w.taps(); ++tap)
+          if (const Index u = w.fine_voxel(v, tap); u >= 0)
+            for (Index j = 0; j < ci; ++j)
+              exact += double(fine_read[std::size_t(u * ci + j)]) *
+                       double(weight[std::size_t((tap * ci + j) * co + c)]);
+        made = double(coarse[std::size_t(v * co + c)]);
+      } else {
+        const Index u = pick(w.fine.voxels());
+        for (Index tap = 0; tap < w.taps(); ++tap)
+          if (const Index v = w.coarse_voxel(u, tap); v >= 0)
+            for (Index j = 0; j < co; ++j)
+              exact += double(coarse_read[std::size_t(v * co + j)]) *
+                       double(weight[std::size_t((tap * ci + c) * co + j)]);
+        made = double(fine[std::size_t(u * ci + c)]);
+      }
+      difference += (made - exact) * (made - exact), size += exact * exact;
+    }
+    return std::sqrt(difference / size);
   }
 };
 
@@ -161,19 +212,26 @@ int main(int argc, char** argv) {
   const char* only = argc > 3 ? argv[3] : "";
   set_threads(threads);
   omp_set_num_threads(threads);
-  std::printf("kernels %s, %d threads; ms (GFLOP/s), ratio = oneDNN's best layout / segmed\n",
-              kernels().name, threads);
-  for (const Shape& s : {Shape{"32->32@64", 1, 32, 32, 64, 3, 1, 1, false},
-                         {"64->64@48", 1, 64, 64, 48, 3, 1, 1, false},
-                         {"16->16@64", 1, 16, 16, 64, 3, 1, 1, false},
-                         {"1->16@64", 1, 1, 16, 64, 3, 1, 1, false},
-                         {"48->16@64", 1, 48, 16, 64, 3, 1, 1, false},
-                         {"16->32@64s2", 1, 16, 32, 64, 3, 2, 1, false},
-                         {"64->64@16", 1, 64, 64, 16, 3, 1, 1, false},
-                         {"64->64@8", 1, 64, 64, 8, 3, 1, 1, false},
-                         {"256->256@8", 1, 256, 256, 8, 3, 1, 1, false},
-                         {"32->3@64k1", 1, 32, 3, 64, 1, 1, 0, false},
-                         {"64->32@24Tk2s2", 1, 64, 32, 24, 2, 2, 0, true}}) {
+  std::printf(
+      "kernels %s, %s convolutions, %d threads; ms (GFLOP/s), ratio = oneDNN's best layout / "
+      "segmed\n",
+      kernels().name, name_of(convolution_mode()), threads);
+  for (const Shape& s : {Shape{"32->32@96", 32, 32, {96, 96, 96}, 3, 1, 1, false},
+                         {"64->64@48", 64, 64, {48, 48, 48}, 3, 1, 1, false},
+                         {"128->128@24", 128, 128, {24, 24, 24}, 3, 1, 1, false},
+                         {"256->256@12", 256, 256, {12, 12, 12}, 3, 1, 1, false},
+                         {"320->320@6", 320, 320, {6, 6, 6}, 3, 1, 1, false},
+                         {"32->32@35x50x36", 32, 32, {35, 50, 36}, 3, 1, 1, false},
+                         {"64->64@20x28x20", 64, 64, {20, 28, 20}, 3, 1, 1, false},
+                         {"128->128@12", 128, 128, {12, 12, 12}, 3, 1, 1, false},
+                         {"16->16@64", 16, 16, {64, 64, 64}, 3, 1, 1, false},
+                         {"8->8@48", 8, 8, {48, 48, 48}, 3, 1, 1, false},
+                         {"48->16@64", 48, 16, {64, 64, 64}, 3, 1, 1, false},
+                         {"64->64@8", 64, 64, {8, 8, 8}, 3, 1, 1, false},
+                         {"1->32@96", 1, 32, {96, 96, 96}, 3, 1, 1, false},
+                         {"32->64@96s2", 32, 64, {96, 96, 96}, 3, 2, 1, false},
+                         {"32->11@96k1", 32, 11, {96, 96, 96}, 1, 1, 0, false},
+                         {"64->32@48Tk2s2", 64, 32, {48, 48, 48}, 2, 2, 0, true}}) {
     if (!std::strstr(s.name, only)) continue;
     Ours ours(s);
     for (int pass = 0; pass < 3; ++pass) {
@@ -183,7 +241,11 @@ int main(int argc, char** argv) {
           peers.back().run();
         } catch (const dnnl::error&) {
         }
-      ours.run(pass, s.transposed);
+      const double error = ours.error(pass);
+      if (!(error < 1e-4)) {
+        std::printf("%s: pass %d is wrong by %g\n", s.name, pass, error);
+        return 1;
+      }
       std::vector<double> mine, theirs, ratio;
       const int repeats = std::max(1, int(4e9 / s.flops()));
       for (int r = 0; r < rounds; ++r) {
@@ -193,15 +255,16 @@ int main(int argc, char** argv) {
                             for (int i = 0; i < repeats; ++i) peer.run();
                           }));
         const double own = seconds_of([&] {
-          for (int i = 0; i < repeats; ++i) ours.run(pass, s.transposed);
+          for (int i = 0; i < repeats; ++i) ours.run(pass);
         });
         mine.push_back(own / repeats), theirs.push_back(best / repeats);
         ratio.push_back(best / own);
       }
       const char* passes[] = {"forward", "backward-data", "backward-weights"};
-      std::printf("%-15s %-17s segmed %8.3f (%5.1f)  oneDNN %8.3f (%5.1f)  ratio %.2f\n", s.name,
-                  passes[pass], median(mine) * 1e3, s.flops() / median(mine) * 1e-9,
-                  median(theirs) * 1e3, s.flops() / median(theirs) * 1e-9, median(ratio));
+      std::printf(
+          "%-15s %-17s segmed %8.3f (%5.1f)  oneDNN %8.3f (%5.1f)  ratio %.2f  error %.1e\n",
+          s.name, passes[pass], median(mine) * 1e3, s.flops() / median(mine) * 1e-9,
+          median(theirs) * 1e3, s.flops() / median(theirs) * 1e-9, median(ratio), error);
       std::fflush(stdout);
     }
   }

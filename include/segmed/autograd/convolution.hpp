@@ -80,12 +80,16 @@ F convolved(const F& x, const typename F::P& weight, const typename F::P& bias, 
   const bool weights = weight.trained(), inputs = x.tracked();
   F y(to, weights || inputs);
   Dense<T, D>& raw = y.dense();
-  raw.moments = Storage<double, D>(2 * to.pairs());
   Feed<T> in;
   in.values = x.reader();
   Sink<T> out;
-  out.out[0] = raw.value.write(), out.grid[0] = to, out.moments = raw.moments.write();
-  if (!bias.empty()) out.bias = bias.value().read();
+  out.out[0] = raw.value.write(), out.grid[0] = to;
+  if (!bias.empty()) {
+    out.bias = bias.value().read();
+  } else {  // a normalisation is likely to follow; elsewhere it sums the moments itself
+    raw.moments = Storage<double, D>(2 * to.pairs());
+    out.moments = raw.moments.write();
+  }
   if constexpr (Down)
     gather<D>(w, in, weight.value().read(), out);
   else
@@ -112,8 +116,8 @@ F convolved(const F& x, const typename F::P& weight, const typename F::P& bias, 
   return y;
 }
 
-/// Convolution with zero padding. Reads sources on load and sums moments on store, so neither a
-/// normalisation before nor one after it costs a pass over the voxels.
+/// Convolution with zero padding. Reads sources on load and, without a bias, sums moments on store,
+/// so neither a normalisation before nor one after it costs a pass over the voxels.
 ///
 ///   shapes   x (N, spatial..., Ci); weight (taps, Ci / groups, Co); bias (Co) or empty
 ///   throws   ShapeError when channels, groups or weights do not fit

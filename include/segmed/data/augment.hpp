@@ -30,8 +30,8 @@ struct Augment {
   // Chance along x (which swaps sides), y and z. None by default: anatomy is not symmetric, and
   // learning its mirror images as well takes more steps (docs/results.md).
   std::array<float, 3> flip = {0, 0, 0};
-  float turn_chance = 0.2f, turn_degrees = 15;  // about each of the three axes
-  float scale_chance = 0.2f, scale_low = 0.8f, scale_high = 1.25f;
+  float turn_chance = 0.6f, turn_degrees = 20;  // about each of the three axes
+  float scale_chance = 0.6f, scale_low = 0.75f, scale_high = 1.33f;
   IntensityChange weak = {};
   IntensityChange strong = IntensityChange::strong();
 

@@ -78,6 +78,12 @@ struct ClassTable {
   }
   /// Number of classes, with background.
   Index size() const { return Index(names.size()); }
+  /// The foreground's names, for messages.
+  std::string text() const {
+    std::string all;
+    for (std::size_t c = 1; c < names.size(); ++c) all += (c > 1 ? ", " : "") + names[c];
+    return all;
+  }
   /// Number of a class, or -1.
   Index find(std::string_view name) const {
     for (std::size_t c = 0; c < names.size(); ++c)

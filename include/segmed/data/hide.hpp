@@ -47,7 +47,8 @@ inline std::vector<ClassList> read_class_lists(const std::string& path, const Cl
       } else if (!word.empty()) {
         const Index found = classes.find(word);
         require<DataError>(found > 0 || word == "all" || word == "none", "class lists", path,
-                           " line ", number, ": class ", word, " is not in the class table");
+                           " line ", number, ": class ", word,
+                           " is not in the class table, which has ", classes.text());
         if (word == "all") list.annotated = classes.all();
         if (found > 0) list.annotated = list.annotated.with(found);
         word.clear();
