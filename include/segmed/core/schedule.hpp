@@ -19,7 +19,8 @@ struct ConstantRate {
 /// (1 - t)^power, nnU-Net's and SSL4MIS's way with power 0.9.
 struct Poly {
   float power = 0.9f;
-  float operator()(float progress) const { return std::pow(1 - progress, power); }
+  // A rounded progress may lie beyond 1, where the power of a negative number would be none.
+  float operator()(float progress) const { return std::pow(std::fmax(0.0f, 1 - progress), power); }
 };
 
 /// Half a cosine from 1 to `floor`.

@@ -109,7 +109,7 @@ class RunSession {
       const StepResult result =
           trainer_.step(samples, others, before, options_.schedule(float(before)));
       note(result);
-      progress.at(std::min(1.0, used()), line(result));
+      progress.at(used(), line(result));
       if (!options_.out.empty() && watch_.seconds() - saved >= options_.checkpoint_seconds) {
         watch_.stop();
         save();
@@ -128,10 +128,10 @@ class RunSession {
   }
 
  private:
-  /// The fraction of the budget that is used.
+  /// The fraction of the budget that is used, at most 1.
   double used() const {
-    if (options_.steps > 0) return double(trainer_.step()) / double(options_.steps);
-    return watch_.seconds() / (60 * options_.minutes);
+    if (options_.steps > 0) return std::min(1.0, double(trainer_.step()) / double(options_.steps));
+    return std::min(1.0, watch_.seconds() / (60 * options_.minutes));
   }
   bool stopped() const { return options_.stop && options_.stop->load(); }
   LoaderOptions loader_options(std::uint32_t stream) const {

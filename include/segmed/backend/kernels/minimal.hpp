@@ -1,7 +1,11 @@
 // SPDX-License-Identifier: Apache-2.0
 // Winograd's minimal filtering F(m, 3) along one axis, for m = 2 and 4 outputs from m + 2 inputs,
-// and a plain copy for axes without a kernel (m = 1). Points 0, 1, -1, (2, -2,) infinity; Lavin and
-// Gray 2016. Read once per instruction set: see simd.hpp.
+// and a plain copy for axes without a kernel (m = 1). Interpolation points 0, 1, -1, (2, -2,) and
+// infinity. Read once per instruction set: see simd.hpp.
+//
+//   source   Winograd, Arithmetic complexity of computations, 1980; Lavin & Gray, Fast algorithms
+//            for convolutional neural networks, 2016, arXiv:1509.09308, section 4, nested over
+//            three axes
 #include <segmed/backend/kernels/weigh.hpp>
 
 namespace segmed::SEGMED_SET {

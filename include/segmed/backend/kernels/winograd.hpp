@@ -231,7 +231,7 @@ struct Winograd {
   }
 };
 
-// Each thread a group: its frequencies stay in the second-level cache.
+// Each thread a group: its frequencies stay in caches near by.
 template <class T>
 struct GroupByGroup {
   const Winograd<T>& work;
