@@ -237,11 +237,13 @@ TEST_CASE("moments summed on store are those of the stored values") {
   };
   for (const Index out : {Index{3}, Index{16}, Index{32}}) {
     const Single3 x = random_map<Single3>({2, 5, 6, 7, 16}, 1);
-    Weights<Single3> p({27 * 16 * out, out});
-    check_moments(conv(x, p[0], p[1], ConvGeometry<3>::cubic(3)));
-    check_moments(transposed_conv(x, p[0], p[1], ConvGeometry<3>::cubic(3, 2, 1)));
+    Weights<Single3> p({27 * 16 * out, out, 0});
+    check_moments(conv(x, p[0], p[2], ConvGeometry<3>::cubic(3)));
+    check_moments(transposed_conv(x, p[0], p[2], ConvGeometry<3>::cubic(3, 2, 1)));
+    // With a bias no normalisation is likely to follow.
+    CHECK(conv(x, p[0], p[1], ConvGeometry<3>::cubic(3)).dense().moments.empty());
     const Map3 wide_x = random_map<Map3>({2, 5, 6, 7, 16}, 1);
-    Weights<Map3> wide_p({27 * 16 * out, out});
+    Weights<Map3> wide_p({27 * 16 * out, 0});
     check_moments(conv(wide_x, wide_p[0], wide_p[1], ConvGeometry<3>::cubic(3)));
   }
 }

@@ -287,11 +287,11 @@ TEST_SUITE("train/checkpoint") {
                              .c_str(),
                          FileError);
     TensorFile later;
-    later.metadata["segmed.format"] = "2";
+    later.metadata["segmed.format"] = "3";
     SafeTensors::write(folder / "b", later);
     CHECK_THROWS_WITH_AS(
         Checkpoint::read(folder / "b"),
-        ("segmed: checkpoint: " + folder / "b" + ": has format 2, this program reads 1").c_str(),
+        ("segmed: checkpoint: " + folder / "b" + ": has format 3, this program reads 2").c_str(),
         FileError);
   }
 }
