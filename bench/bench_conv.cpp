@@ -14,6 +14,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include <segmed/backend/convolution.hpp>
 #include <segmed/backend/cpu.hpp>
 
 namespace {
@@ -155,46 +156,45 @@ struct Ours {
     else
       Cpu::scatter(w, from_coarse, weight.data(), to_fine);
   }
-  // Runs a pass once: the relative error of some of its numbers, in the square mean, against sums
-  // in double.
+  // Runs a pass once: the relative error of some of its numbers, in the square mean, against the
+  // plain kernels in double.
   double error(int pass) {
-    const std::vector<float> fine_read = fine, coarse_read = coarse;
+    const auto wide = [](const std::vector<float>& x) {
+      return std::vector<double>(x.begin(), x.end());
+    };
+    std::vector<double> all_fine = wide(fine), all_coarse = wide(coarse);
+    const std::vector<double> weights = wide(weight), biases = wide(bias);
+    std::vector<double> gradient(grad.size());
     std::fill(grad.begin(), grad.end(), 0.0f);
     run(pass);
+    Feed<double> of_fine, of_coarse;
+    of_fine.values.lane[0].grid = w.fine, of_fine.values.lane[0].x = all_fine.data();
+    of_coarse.values.lane[0].grid = w.coarse, of_coarse.values.lane[0].x = all_coarse.data();
+    Sink<double> sink;
+    sink.grid[0] = down(pass) ? w.coarse : w.fine;
+    sink.out[0] = down(pass) ? all_coarse.data() : all_fine.data();
+    if (pass == 0) sink.bias = biases.data();
+    const bool weighs = pass == 2;
+    const Index rows = weighs ? w.taps() * w.fine.channels : sink.grid[0].rows();
+    const Index columns = weighs ? w.coarse.channels : sink.grid[0].channels;
+    const std::vector<float>& made = weighs ? grad : down(pass) ? coarse : fine;
+    const std::vector<double>& exact = weighs ? gradient : down(pass) ? all_coarse : all_fine;
     double difference = 0, size = 0;
     unsigned r = 7;
-    const auto pick = [&r](Index n) {
+    for (int sample = 0; sample < (weighs ? 24 : 400); ++sample) {
       r = r * 1664525u + 1013904223u;
-      return Index(r >> 4) % n;
-    };
-    const Index ci = w.fine.channels, co = w.coarse.channels;
-    for (int sample = 0; sample < (pass == 2 ? 24 : 400); ++sample) {
-      const Index c = pick(pass == 2 || down(pass) ? co : ci), i = pick(ci), k = pick(w.taps());
-      double exact = pass == 0 ? double(bias[std::size_t(c)]) : 0, made;
-      if (pass == 2) {
-        for (Index v = 0; v < w.coarse.voxels(); ++v)
-          if (const Index u = w.fine_voxel(v, k); u >= 0)
-            exact += double(coarse_read[std::size_t(v * co + c)]) *
-                     double(fine_read[std::size_t(u * ci + i)]);
-        made = double(grad[std::size_t((k * ci + i) * co + c)]);
+      const Index item = Index(r >> 4) % (rows * columns);
+      const Index row = item / columns, c = item % columns;
+      if (weighs) {
+        gradient[std::size_t(item)] = 0;  // which the kernel adds to
+        WeighKernel<double>{w, of_fine, of_coarse, gradient.data()}(row, c);
       } else if (down(pass)) {
-        const Index v = pick(w.coarse.voxels());
-        for (Index tap = 0; tap < w.taps(); ++tap)
-          if (const Index u = w.fine_voxel(v, tap); u >= 0)
-            for (Index j = 0; j < ci; ++j)
-              exact += double(fine_read[std::size_t(u * ci + j)]) *
-                       double(weight[std::size_t((tap * ci + j) * co + c)]);
-        made = double(coarse[std::size_t(v * co + c)]);
+        GatherKernel<double>{w, of_fine, weights.data(), sink}(row, c);
       } else {
-        const Index u = pick(w.fine.voxels());
-        for (Index tap = 0; tap < w.taps(); ++tap)
-          if (const Index v = w.coarse_voxel(u, tap); v >= 0)
-            for (Index j = 0; j < co; ++j)
-              exact += double(coarse_read[std::size_t(v * co + j)]) *
-                       double(weight[std::size_t((tap * ci + c) * co + j)]);
-        made = double(fine[std::size_t(u * ci + c)]);
+        ScatterKernel<double>{w, of_coarse, weights.data(), sink}(row, c);
       }
-      difference += (made - exact) * (made - exact), size += exact * exact;
+      const double truth = exact[std::size_t(item)], off = made[std::size_t(item)] - truth;
+      difference += off * off, size += truth * truth;
     }
     return std::sqrt(difference / size);
   }

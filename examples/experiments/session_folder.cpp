@@ -42,7 +42,7 @@ void claim_folder(const std::string& out, const Json& settings) {
 }
 
 // What the bits of a training depend on beside its recipe.
-std::string arithmetic() {
+static std::string arithmetic() {
   return std::string(kernels().name) + ", " + name_of(convolution_mode()) + " convolutions";
 }
 

@@ -393,22 +393,19 @@ struct Convolution {
   }
 };
 
-// Sums of tiles to sums of cases, in the order of the tiles.
-template <class T>
+// Sums of parts of a case to sums of cases, in the order of the parts.
 struct MergeMoments {
-  const Plan& plan;
-  const ChannelBlocks<T>& blocks;
-  const double* parts;
+  const double* sums;              // (case, part, sum or square, padded channels of all groups)
+  Index parts, channels, outside;  // of a case, of a case, of a group
+  Index padded, all;               // of a group, of all groups
   double* moments;
   void operator()(Index begin, Index end) const {
-    const Index all = plan.groups * blocks.padded, channels = plan.target.channels;
     for (Index i = begin; i < end; ++i) {
-      const Index c = i % channels, n = i / channels;
+      const Index c = i % channels;
       const double* from =
-          parts + n * plan.tiles() * 2 * all + c / plan.outside * blocks.padded + c % plan.outside;
+          sums + i / channels * parts * 2 * all + c / outside * padded + c % outside;
       double sum = 0, squares = 0;
-      for (Index t = 0; t < plan.tiles(); ++t, from += 2 * all)
-        sum += from[0], squares += from[all];
+      for (Index p = 0; p < parts; ++p, from += 2 * all) sum += from[0], squares += from[all];
       moments[2 * i] = sum, moments[2 * i + 1] = squares;
     }
   }
@@ -445,7 +442,8 @@ void convolve_plainly(const Window& w, bool to_coarse, const Feed<T>& feed, cons
   parallel_for(convolution.tasks(), 1, convolution);
   if (sink.moments)
     parallel_for(plan.target.pairs(), 64,
-                 MergeMoments<T>{plan, blocks, parts.data(), sink.moments});
+                 MergeMoments{parts.data(), plan.tiles(), plan.target.channels, plan.outside,
+                              blocks.padded, plan.groups * blocks.padded, sink.moments});
 }
 
 }  // namespace segmed::SEGMED_SET

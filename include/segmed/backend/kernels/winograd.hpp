@@ -276,22 +276,6 @@ struct WriteRun {
   }
 };
 
-// Sums of groups to sums of cases, in the order of the groups.
-struct MergeGroupMoments {
-  const double* parts;
-  Index channels, padded, groups;  // groups of a case
-  double* moments;
-  void operator()(Index begin, Index end) const {
-    for (Index i = begin; i < end; ++i) {
-      const double* from = parts + i / channels * groups * 2 * padded + i % channels;
-      double sum = 0, squares = 0;
-      for (Index g = 0; g < groups; ++g, from += 2 * padded)
-        sum += from[0], squares += from[padded];
-      moments[2 * i] = sum, moments[2 * i + 1] = squares;
-    }
-  }
-};
-
 template <class T>
 void convolve_tiles(const Window& w, bool to_coarse, const Feed<T>& feed, const T* weight,
                     const Sink<T>& sink, const Index (&m)[3]) {
@@ -337,8 +321,8 @@ void convolve_tiles(const Window& w, bool to_coarse, const Feed<T>& feed, const 
   }
   if (sink.moments)
     parallel_for(target.pairs(), 64,
-                 MergeGroupMoments{parts.data(), target.channels, outputs.padded,
-                                   tiles.groups_of_case(), sink.moments});
+                 MergeMoments{parts.data(), tiles.groups_of_case(), target.channels,
+                              target.channels, outputs.padded, outputs.padded, sink.moments});
 }
 
 }  // namespace segmed::SEGMED_SET
