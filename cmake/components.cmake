@@ -93,9 +93,15 @@ target_compile_options(segmed INTERFACE
   $<$<COMPILE_LANG_AND_ID:CXX,GNU>:-fconcepts-diagnostics-depth=2>)
 set(segmed_available segmed)
 
-# ---- segmed::kernels: the same kernels, compiled once for all instruction sets
+# ---- segmed::kernels: the same kernels, compiled once for all instruction sets, and what else is
+# the same in every program
 if(EXISTS ${PROJECT_SOURCE_DIR}/src/kernels.cpp)
-  add_library(segmed_kernels STATIC ${PROJECT_SOURCE_DIR}/src/kernels.cpp)
+  add_library(segmed_kernels STATIC ${PROJECT_SOURCE_DIR}/src/kernels.cpp
+              ${PROJECT_SOURCE_DIR}/src/compiled.cpp)
+  if(SEGMED_NATIVE)
+    set_source_files_properties(${PROJECT_SOURCE_DIR}/src/compiled.cpp
+                                PROPERTIES COMPILE_OPTIONS -march=native)
+  endif()
   add_library(segmed::kernels ALIAS segmed_kernels)
   set_target_properties(segmed_kernels PROPERTIES EXPORT_NAME kernels OUTPUT_NAME segmed-kernels
                         POSITION_INDEPENDENT_CODE ON)

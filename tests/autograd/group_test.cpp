@@ -74,11 +74,62 @@ static_assert(Module<Net> && Module<Policy> && !Module<int>);
 
 const Grid grid{2, 1, 4, 5, 2};
 Map2 input(bool tracked = false) { return random_map<Map2>(grid, 1, tracked); }
+/// Something that saves itself, beside a frozen layer and a parameter of its own.
+struct Counter {
+  float steps = 7;
+  void save(Archive& into, const std::string& prefix) const {
+    into.keep(prefix + ".steps", StoredTensor::of(std::vector<float>{steps}));
+  }
+  void load(const Archive& from, const std::string& prefix) {
+    steps = from.numbers<float>(prefix + ".steps").at(0);
+  }
+};
+struct Student {
+  Frozen<Layer> teacher{Layer{}};
+  Counter counter;
+  P own = P(3);
+  static void members(auto& self, auto&& visit) {
+    visit("teacher", self.teacher), visit("counter", self.counter), visit("own", self.own);
+  }
+};
+struct Mixed {
+  Param<float, Cpu> odd = Param<float, Cpu>(3);
+  static void members(auto& self, auto&& visit) { visit("odd", self.odd); }
+};
 const Names names{
     "layers.0.weight", "layers.0.gain", "layers.0.shift", "layers.1.weight", "layers.1.gain",
     "layers.1.shift",  "last"};
 
 }  // namespace
+
+TEST_CASE("an inventory lists leaves and parts that save themselves, each with its path and role") {
+  Student student;
+  const Inventory inventory(student, "student");
+  Names paths;
+  for (const auto& at : inventory.leaves) paths.push_back(at.path);
+  CHECK(paths == Names{"student.teacher.module.weight", "student.teacher.module.gain",
+                       "student.teacher.module.shift", "student.teacher.module.mean",
+                       "student.teacher.module.variance", "student.own"});  // no empty bias
+  CHECK(inventory.leaves[0].role == Role::frozen);
+  CHECK(inventory.leaves[5].role == Role::trained);
+  CHECK(inventory.leaves[0].leaf->trainable());
+  CHECK_FALSE(inventory.leaves[3].leaf->trainable());
+  REQUIRE(inventory.states.size() == 1);
+  CHECK(inventory.states[0].path == "student.counter");
+  Archive archive;
+  inventory.states[0].save(&student.counter, archive, "here");
+  student.counter.steps = 0;
+  inventory.states[0].load(inventory.states[0].part, archive, "here");
+  CHECK(student.counter.steps == 7);
+}
+
+TEST_CASE("a group is of one number type") {
+  Mixed mixed;
+  CHECK_THROWS_WITH_AS(GroupOf<Map2>(Role::trained, mixed),
+                       "segmed: Group: odd has numbers of type F32, the others F64; a Group is of "
+                       "one type and device",
+                       Error);
+}
 
 TEST_CASE("a group lays the parameters out flat, in the order of members, padded") {
   Net net;

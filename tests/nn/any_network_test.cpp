@@ -38,25 +38,18 @@ F noise() {
 }
 std::vector<float> host(const F& x) { return value(x).dense().value.host(); }
 
-struct Leaf {
+struct Kept {
   std::string path;
   bool param;
   Role role;
   std::vector<float> values;
-  friend bool operator==(const Leaf&, const Leaf&) = default;
+  friend bool operator==(const Kept&, const Kept&) = default;
 };
 template <class M>
-std::vector<Leaf> leaves(M& net, const std::string& path = "") {
-  std::vector<Leaf> all;
-  each_leaf(
-      net,
-      [&](const std::string& name, auto& leaf, Role role) {
-        if constexpr (IsParam<decltype(leaf)>)
-          all.push_back({name, true, role, leaf.value().host()});
-        else
-          all.push_back({name, false, role, leaf.running().host()});
-      },
-      path);
+std::vector<Kept> leaves(M& net, const std::string& path = "") {
+  std::vector<Kept> all;
+  for (const auto& [name, role, leaf] : Inventory(net, path).leaves)
+    all.push_back({name, leaf->trainable(), role, leaf->stored().template as<float>()});
   return all;
 }
 

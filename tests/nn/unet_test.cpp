@@ -23,9 +23,10 @@ auto host(const F& x) {
 }
 template <class Net>
 std::map<std::string, std::vector<typename Net::F::Wide>> weights(const Net& net) {
-  std::map<std::string, std::vector<typename Net::F::Wide>> all;
-  each_param(net, Role::trained,
-             [&](const std::string& path, const auto& p) { all[path] = p.value().host(); });
+  using W = typename Net::F::Wide;
+  std::map<std::string, std::vector<W>> all;
+  for (const auto& [path, role, leaf] : Inventory(net).leaves)
+    if (leaf->trainable()) all[path] = leaf->stored().template as<W>();
   return all;
 }
 template <class Net>

@@ -43,10 +43,10 @@ RunOptions few_steps(Index steps = 4) {
 }
 std::vector<float> weights_of(const Net& net) {
   std::vector<float> all;
-  each_param(net, Role::trained, [&](const std::string&, const auto& p) {
-    const auto values = p.value().host();
+  for (const auto& at : Inventory(net).leaves) {
+    const auto values = at.leaf->stored().as<float>();
     all.insert(all.end(), values.begin(), values.end());
-  });
+  }
   return all;
 }
 

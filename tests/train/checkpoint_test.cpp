@@ -49,11 +49,11 @@ struct Policy {
   double threshold = 0.5;
   std::vector<float> history = {};
 
-  void save(Checkpoint& into, const std::string& prefix) const {
+  void save(Archive& into, const std::string& prefix) const {
     into.texts[prefix + ".threshold"] = number_text(threshold);
     into.keep(prefix + ".history", StoredTensor::of(history));
   }
-  void load(const Checkpoint& from, const std::string& prefix) {
+  void load(const Archive& from, const std::string& prefix) {
     threshold = from.number<double>(prefix + ".threshold");
     history = from.numbers<float>(prefix + ".history");
   }
@@ -119,14 +119,8 @@ struct Run {
   /// Every number of the run.
   std::map<std::string, std::vector<float>> numbers() {
     std::map<std::string, std::vector<float>> all;
-    const auto note = [&](const std::string& name, const auto& leaf, Role) {
-      if constexpr (IsParam<decltype(leaf)>)
-        all[name] = leaf.value().host();
-      else
-        all[name] = leaf.running().host();
-    };
-    each_leaf(net, note, "network");
-    each_leaf(policy, note, "policy");
+    for (const auto& inventory : {Inventory(net, "network"), Inventory(policy, "policy")})
+      for (const auto& at : inventory.leaves) all[at.path] = at.leaf->stored().as<float>();
     for (std::size_t k = 0; k < trained.states(); ++k)
       all["state" + std::to_string(k)] = trained.state(k).host();
     all["history"] = policy.history;
@@ -220,10 +214,9 @@ TEST_SUITE("train/checkpoint") {
     CHECK(back.state == checkpoint.state);
     CHECK(back.texts == checkpoint.texts);
     CHECK(back.text("plan") == "{}");
-    CHECK_THROWS_WITH_AS(back.text("plans"), "segmed: checkpoint: there is no entry plans",
-                         DataError);
+    CHECK_THROWS_WITH_AS(back.text("plans"), "segmed: archive: there is no entry plans", DataError);
     CHECK_THROWS_WITH_AS(back.number<Index>("plan"),
-                         "segmed: checkpoint: entry plan is \"{}\", which is no number of its kind",
+                         "segmed: archive: entry plan is \"{}\", which is no number of its kind",
                          DataError);
   }
 
@@ -256,7 +249,7 @@ TEST_SUITE("train/checkpoint") {
     CHECK(net.head.bias.value().host() == std::vector<float>{1, 2});
     CHECK_THROWS_WITH_AS(
         checkpoint.keep("network.head.bias", StoredTensor::of(std::vector<float>{1, 2})),
-        "segmed: checkpoint: tensor network.head.bias is kept twice", Error);
+        "segmed: archive: tensor network.head.bias is kept twice", Error);
   }
 
   TEST_CASE("parts save what is not a parameter, at any depth") {

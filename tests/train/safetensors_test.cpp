@@ -81,7 +81,7 @@ TEST_SUITE("train/safetensors") {
     CHECK(back.tensors.at("weight").as<float>()[1] == 2.5f);
     CHECK(folder.files() == 1);
     CHECK_THROWS_WITH_AS(back.tensors.at("weight").as<double>(),
-                         "segmed: safetensors: numbers are of type F32, not F64", DataError);
+                         "segmed: archive: numbers are of type F32, not F64", DataError);
     SafeTensors::write(path, {});
     CHECK(SafeTensors::read(path).tensors.empty());
   }

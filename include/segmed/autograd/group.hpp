@@ -19,7 +19,7 @@ class Group {
   template <class... M>
   explicit Group(Role which, M&... modules) : role(which) {
     std::size_t number = 0;
-    (take(modules, sizeof...(M) > 1 ? std::to_string(number++) : std::string{}), ...);
+    (take(Inventory(modules, sizeof...(M) > 1 ? std::to_string(number++) : std::string{})), ...);
     gather();
   }
   Group(const Group&) = delete;
@@ -37,18 +37,18 @@ class Group {
   static Index padded(Index size) { return (size + 15) / 16 * 16; }
 
  private:
-  template <class M>
-  void take(M& net, const std::string& path) {
-    each_param(
-        net, role,
-        [&](const std::string& name, auto& p) {
-          bool known = !p.state()->group.expired();
-          for (const auto& other : params_) known |= other == p.state();
-          require<Error>(!known, "Group", name, " already belongs to a Group");
-          p.state()->name = name;
-          params_.push_back(p.state());
-        },
-        path);
+  void take(const Inventory& inventory) {
+    for (const auto& [name, where, leaf] : inventory.leaves) {
+      if (where != role || !leaf->trainable()) continue;
+      const auto* p = dynamic_cast<Param<W, D>*>(leaf);
+      require<Error>(p != nullptr, "Group", name, " has numbers of type ", leaf->type(),
+                     ", the others ", type_name<W>(), "; a Group is of one type and device");
+      bool known = !p->state()->group.expired();
+      for (const auto& other : params_) known |= other == p->state();
+      require<Error>(!known, "Group", name, " already belongs to a Group");
+      p->state()->name = name;
+      params_.push_back(p->state());
+    }
   }
   void gather() {
     Index total = 0;
@@ -83,25 +83,31 @@ struct AverageKernel {
   SEGMED_HD void operator()(Index i) const { slow[i] = keep * slow[i] + (W(1) - keep) * fast[i]; }
 };
 
-/// slow = keep * slow + (1 - keep) * fast, running statistics included. Returns the number of loops
-/// over parameters: one, once both sit in Groups.
-template <class Slow, class Fast>
-Index ema(Frozen<Slow>& slow, const Fast& fast, double keep) {
-  using W = typename Fast::Features::Wide;
-  using D = typename Fast::Features::device;
-  std::vector<Storage<W, D>*> to;
-  std::vector<const Storage<W, D>*> from;
-  // Parameters first: buffers between them would break the one loop.
-  each_leaf(slow.module, [&](const std::string&, auto& leaf, Role) {
-    if constexpr (IsParam<decltype(leaf)>) to.push_back(&leaf.value());
-  });
-  each_leaf(fast, [&](const std::string&, const auto& leaf, Role) {
-    if constexpr (IsParam<decltype(leaf)>) from.push_back(&leaf.value());
-  });
+/// The storages of an inventory: the parameters, or the running statistics.
+template <class W, Device D>
+std::vector<Storage<W, D>*> storages(const Inventory& of, bool parameters) {
+  std::vector<Storage<W, D>*> found;
+  for (const auto& [path, role, leaf] : of.leaves) {
+    if (leaf->trainable() != parameters) continue;
+    if (auto* p = dynamic_cast<Param<W, D>*>(leaf))
+      found.push_back(&p->value());
+    else if (auto* b = dynamic_cast<Buffer<W, D>*>(leaf))
+      found.push_back(&b->running());
+    else
+      fail<Error>("ema", path, " has numbers of type ", leaf->type(), ", not ", type_name<W>());
+  }
+  return found;
+}
+
+/// The same as `ema` below, of two inventories.
+template <class W, Device D>
+Index average(const Inventory& slow, const Inventory& fast, double keep) {
+  auto to = storages<W, D>(slow, true), from = storages<W, D>(fast, true);
   require(to.size() == from.size(), "ema", to.size(), " parameters cannot follow ", from.size());
+  // Parameters first: buffers between them would break the one loop.
   const std::size_t parameters = to.size();
-  each_buffer(slow.module, [&](const std::string&, auto& b) { to.push_back(&b.running()); });
-  each_buffer(fast, [&](const std::string&, const auto& b) { from.push_back(&b.running()); });
+  for (auto* statistic : storages<W, D>(slow, false)) to.push_back(statistic);
+  for (auto* statistic : storages<W, D>(fast, false)) from.push_back(statistic);
   require(to.size() == from.size(), "ema", to.size() - parameters,
           " running statistics cannot follow ", from.size() - parameters);
   Index loops = 0;
@@ -121,6 +127,14 @@ Index ema(Frozen<Slow>& slow, const Fast& fast, double keep) {
     D::launch(size, AverageKernel<W>{first.write(), f, W(keep)});
   }
   return loops;
+}
+
+/// slow = keep * slow + (1 - keep) * fast, running statistics included. Returns the number of loops
+/// over parameters: one, once both sit in Groups.
+template <class Slow, class Fast>
+Index ema(Frozen<Slow>& slow, const Fast& fast, double keep) {
+  return average<typename Fast::Features::Wide, typename Fast::Features::device>(
+      Inventory(slow.module), Inventory(fast), keep);
 }
 
 }  // namespace segmed

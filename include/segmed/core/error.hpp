@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <initializer_list>
 #include <sstream>
 #include <stdexcept>
+#include <string>
+#include <type_traits>
 
 namespace segmed {
 
@@ -34,13 +37,40 @@ struct ConfigError : Error {
   using Error::Error;
 };
 
+/// A word of a message: anything that can be streamed, not copied.
+class Word {
+ public:
+  Word(const char* text) : what_(text), put_(put_text) {}
+  template <class T>
+  requires(!std::is_array_v<T>) Word(const T& value) : what_(&value), put_(put_value<T>) {}
+  friend std::ostream& operator<<(std::ostream& out, const Word& word) {
+    word.put_(out, word.what_);
+    return out;
+  }
+
+ private:
+  static void put_text(std::ostream& out, const void* text) {
+    out << static_cast<const char*>(text);
+  }
+  template <class T>
+  static void put_value(std::ostream& out, const void* value) {
+    out << *static_cast<const T*>(value);
+  }
+  const void* what_;
+  void (*put_)(std::ostream&, const void*);
+};
+/// "segmed: who: words..."
+inline std::string error_text(const char* who, std::initializer_list<Word> words) {
+  std::ostringstream text;
+  text << "segmed: " << who << ": ";
+  for (const Word& word : words) text << word;
+  return text.str();
+}
+
 /// Throws E("segmed: who: parts...").
 template <class E = ShapeError, class... Parts>
 [[noreturn]] void fail(const char* who, const Parts&... parts) {
-  std::ostringstream text;
-  text << "segmed: " << who << ": ";
-  (text << ... << parts);
-  throw E(text.str());
+  throw E(error_text(who, {Word(parts)...}));
 }
 
 /// Throws E("segmed: who: parts...") unless `ok`.

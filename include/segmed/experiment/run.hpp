@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <segmed/experiment/compiled.hpp>
 #include <segmed/experiment/session.hpp>
 
 namespace segmed {
@@ -21,8 +22,7 @@ RunReport run(const RunOptions& options, const C& cohort, Net& net, const Loss& 
                        ", ", options.patch[1], ", 1}");
   Trainer<Net, Loss, P, Optimizer> trainer(net, loss, policy, optimizer, options.seed,
                                            options.average, options.max_norm);
-  RunSession<C, Trainer<Net, Loss, P, Optimizer>> session(options, cohort, trainer);
-  return session.run();
+  return RunSession<F>(options, TrainingData(cohort, options), trainer).run();
 }
 
 }  // namespace segmed

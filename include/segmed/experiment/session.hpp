@@ -76,61 +76,31 @@ std::vector<LoaderCase> training_cases(const C& cohort, bool full) {
   return cases;
 }
 
+/// What a run learns from, whatever the cohort is.
+struct TrainingData {
+  ClassTable classes;
+  std::vector<LoaderCase> full, partial;
+  std::function<Example(Index)> load;
+
+  template <Cohort C>
+  TrainingData(const C& cohort, const RunOptions& options)
+      : classes(cohort.class_table()),
+        full(options.full ? *options.full : training_cases(cohort, true)),
+        partial(options.partial ? *options.partial : training_cases(cohort, false)),
+        load([&cohort](Index i) -> Example { return cohort.load(i); }) {}
+};
+
 /// One run: batches in, steps, checkpoints and a report out.
-template <Cohort C, class T>
+template <FeatureMap F>
 class RunSession {
  public:
-  using F = typename T::F;
-
-  RunSession(const RunOptions& options, const C& cohort, T& trainer)
-      : options_(options),
-        classes_(cohort.class_table()),
-        trainer_(trainer),
-        full_cases_(options.full ? *options.full : training_cases(cohort, true)),
-        partial_cases_(options.partial ? *options.partial : training_cases(cohort, false)),
-        budget_(options.memory_mib << 20),
-        store_(make_store(cohort, options.preparation.value_or(Preparation{}), budget_)) {
-    report_.hooks = T::hooks.names();
-  }
-
-  RunReport run() {
-    if (options_.resume) load();
-    Loader full(store_, classes_, full_cases_, loader_options(0));
-    open_partial();
-    Progress progress(options_.name, options_.quiet);
-    watch_ = StopWatch(report_.seconds);
-    watch_.start();
-    double saved = watch_.seconds();
-    while (used() < 1 && !stopped()) {
-      start_round_if_due();
-      const auto samples = to_samples<F>(full.batch(trainer_.step()));
-      const auto others = partial_ ? to_samples<F>(partial_->batch(trainer_.step())) : Samples<F>{};
-      const double before = used();
-      const StepResult result =
-          trainer_.step(samples, others, before, options_.schedule(float(before)));
-      note(result);
-      progress.at(used(), line(result));
-      if (!options_.out.empty() && watch_.seconds() - saved >= options_.checkpoint_seconds) {
-        watch_.stop();
-        save();
-        watch_.start();
-        saved = watch_.seconds();
-      }
-    }
-    watch_.stop();
-    report_.interrupted = used() < 1;
-    report_.steps = trainer_.step();
-    report_.seconds = watch_.seconds();
-    report_.faults = store_->faults();
-    if (!options_.out.empty()) save();
-    progress.done(report_.interrupted ? "interrupted" : "done");
-    return report_;
-  }
+  RunSession(const RunOptions& options, TrainingData data, Learner<F>& learner);
+  RunReport run();
 
  private:
   /// The fraction of the budget that is used, at most 1.
   double used() const {
-    if (options_.steps > 0) return std::min(1.0, double(trainer_.step()) / double(options_.steps));
+    if (options_.steps > 0) return std::min(1.0, double(learner_.step()) / double(options_.steps));
     return std::min(1.0, watch_.seconds() / (60 * options_.minutes));
   }
   bool stopped() const { return options_.stop && options_.stop->load(); }
@@ -139,7 +109,7 @@ class RunSession {
     o.sample.patch = options_.patch;
     o.sample.foreground = options_.foreground;
     o.sample.augment = options_.augment;
-    o.sample.strong_view = T::needs.strong_view;
+    o.sample.strong_view = learner_.needs().strong_view;
     o.batch = options_.batch;
     o.seed = options_.seed;
     o.stream = stream;
@@ -147,44 +117,43 @@ class RunSession {
   }
   void open_partial() {
     partial_.reset();
-    if (partial_cases_.empty()) return;
-    auto cases = partial_cases_;
+    if (data_.partial.empty()) return;
+    auto cases = data_.partial;
     for (auto& c : cases)
       if (relabelled_.all().count(c.index)) c.left = AnnotatedSet::all(255);
     partial_ =
         std::make_unique<Loader>(relabelled_.empty() ? store_ : relabelled_.over(store_, budget_),
-                                 classes_, cases, loader_options(1));
+                                 data_.classes, cases, loader_options(1));
   }
   void note(const StepResult& result) {
     report_.skipped += result.skipped ? 1 : 0;
     labelled_ += result.labelled, total_ += result.total, ++noted_;
     since_save_ += result.labelled, ++steps_since_save_;
-    const Index stride = std::max<Index>(1, report_.curve.empty() ? 1 : trainer_.step() / 100);
-    if (trainer_.step() % stride != 0) return;
+    const Index stride = std::max<Index>(1, report_.curve.empty() ? 1 : learner_.step() / 100);
+    if (learner_.step() % stride != 0) return;
     report_.curve.push_back(
-        {trainer_.step(), watch_.seconds(), labelled_ / double(noted_), total_ / double(noted_)});
+        {learner_.step(), watch_.seconds(), labelled_ / double(noted_), total_ / double(noted_)});
     labelled_ = total_ = 0, noted_ = 0;
   }
   std::string line(const StepResult& result) const {
     std::ostringstream text;
     text.precision(3);
-    text << std::fixed << "step " << trainer_.step() << "  loss " << result.total;
+    text << std::fixed << "step " << learner_.step() << "  loss " << result.total;
     return text.str();
   }
 
   /// Round k starts when k / rounds of the budget are used.
   void start_round_if_due() {
-    if constexpr (T::hooks.start_round) {
-      const Index due = std::min(options_.rounds - 1, Index(used() * double(options_.rounds)));
-      if (round_ >= due) return;
-      round_ = due;
-      Round<F> round;
-      round.number = due;
-      for (const LoaderCase& c : partial_cases_)  // one that cannot be loaded is among the faults
-        if (const auto held = store_->get(c.index)) round.cases.push_back(case_of(c, held));
-      trainer_.policy().start_round(round);
-      if (!relabelled_.empty()) open_partial();
-    }
+    if (!learner_.hooks().start_round) return;
+    const Index due = std::min(options_.rounds - 1, Index(used() * double(options_.rounds)));
+    if (round_ >= due) return;
+    round_ = due;
+    Round<F> round;
+    round.number = due;
+    for (const LoaderCase& c : data_.partial)  // one that cannot be loaded is among the faults
+      if (const auto held = store_->get(c.index)) round.cases.push_back(case_of(c, held));
+    learner_.start_round(round);
+    if (!relabelled_.empty()) open_partial();
   }
   typename Round<F>::Case case_of(const LoaderCase& c, const CaseStore::Held& held) {
     typename Round<F>::Case view;
@@ -198,7 +167,8 @@ class RunSession {
     };
     view.predict = [this, held] {
       const SlidingWindow how{.patch = options_.patch, .outside = held->outside.at(0)};
-      return segment<F>(trainer_.predictor(), held->example.image, how).labels.voxels;
+      const auto predict = [this](const F& x) { return learner_.predict(x); };
+      return segment<F>(predict, held->example.image, how).labels.voxels;
     };
     view.relabel = [this, index = c.index](std::vector<std::uint8_t> labels, AnnotatedSet set) {
       relabelled_.set(index, {std::move(labels), set});
@@ -212,10 +182,10 @@ class RunSession {
   void save() {
     std::filesystem::create_directories(options_.out);
     Checkpoint point;
-    point.state = {options_.seed, trainer_.step(), watch_.seconds()};
+    point.state = {options_.seed, learner_.step(), watch_.seconds()};
     point.texts = options_.metadata;
     point.card = options_.card;
-    trainer_.save(point);
+    learner_.save(point);
     Json curve;
     for (const CurvePoint& at : report_.curve)
       curve.push_back(
@@ -248,7 +218,7 @@ class RunSession {
         point.card.arithmetic == options_.card.arithmetic, "run", path(), ": was made with ",
         point.card.arithmetic, ", this run uses ", options_.card.arithmetic,
         ", so its bits would differ; set SEGMED_ISA and SEGMED_CONV as they were or start anew");
-    trainer_.load(point);
+    learner_.load(point);
     report_.seconds = point.state.seconds;
     const Json curve = parse_json(point.text("run.curve"), path());
     for (const Json& at : curve.as_array()) {
@@ -263,7 +233,7 @@ class RunSession {
     noted_ = Index(pending.as_array().at(2).as_number());
     if (const auto kept = point.texts.find("run.best"); kept != point.texts.end())
       best_ = parse_json(kept->second, path()).as_array().at(0).as_number();
-    for (const LoaderCase& c : partial_cases_) {
+    for (const LoaderCase& c : data_.partial) {
       const auto name = "relabelled." + std::to_string(c.index);
       if (!point.has(name)) continue;
       Relabelled::Labels labels;
@@ -275,9 +245,8 @@ class RunSession {
   }
 
   const RunOptions& options_;
-  ClassTable classes_;
-  T& trainer_;
-  std::vector<LoaderCase> full_cases_, partial_cases_;
+  TrainingData data_;
+  Learner<F>& learner_;
   Index budget_;
   std::shared_ptr<CaseStore> store_;
   std::unique_ptr<Loader> partial_;
@@ -289,5 +258,57 @@ class RunSession {
   double since_save_ = 0, best_ = std::numeric_limits<double>::infinity();
   Index steps_since_save_ = 0;
 };
+
+// Outside of the class, so that a program which links segmed::kernels leaves them, and all that
+// they call, to that library.
+
+template <FeatureMap F>
+RunSession<F>::RunSession(const RunOptions& options, TrainingData data, Learner<F>& learner)
+    : options_(options),
+      data_(std::move(data)),
+      learner_(learner),
+      budget_(options.memory_mib << 20),
+      store_(std::make_shared<CaseStore>(
+          [load = data_.load, how = options.preparation.value_or(Preparation{})](Index i) {
+            return make_ready(load(i), how);
+          },
+          budget_)) {
+  report_.hooks = learner.hooks().names();
+}
+
+template <FeatureMap F>
+RunReport RunSession<F>::run() {
+  if (options_.resume) load();
+  Loader full(store_, data_.classes, data_.full, loader_options(0));
+  open_partial();
+  Progress progress(options_.name, options_.quiet);
+  watch_ = StopWatch(report_.seconds);
+  watch_.start();
+  double saved = watch_.seconds();
+  while (used() < 1 && !stopped()) {
+    start_round_if_due();
+    const auto samples = to_samples<F>(full.batch(learner_.step()));
+    const auto others = partial_ ? to_samples<F>(partial_->batch(learner_.step())) : Samples<F>{};
+    const double before = used();
+    const StepResult result =
+        learner_.step(samples, others, before, options_.schedule(float(before)));
+    note(result);
+    progress.at(used(), line(result));
+    if (!options_.out.empty() && watch_.seconds() - saved >= options_.checkpoint_seconds) {
+      watch_.stop();
+      save();
+      watch_.start();
+      saved = watch_.seconds();
+    }
+  }
+  watch_.stop();
+  report_.interrupted = used() < 1;
+  report_.steps = learner_.step();
+  report_.seconds = watch_.seconds();
+  report_.faults = store_->faults();
+  if (!options_.out.empty()) save();
+  progress.done(report_.interrupted ? "interrupted" : "done");
+  return report_;
+}
 
 }  // namespace segmed

@@ -15,7 +15,6 @@ class AnyNetwork {
  public:
   using Features = F;
   using P = typename F::P;
-  using B = Buffer<typename F::Wide, typename F::device>;
 
   // The exclusion stands first: asking for Network<AnyNetwork> would ask for this constructor
   // again.
@@ -39,26 +38,12 @@ class AnyNetwork {
   /// Whether `features` and `classify` may be called.
   bool splits() const { return held_->splits(); }
 
-  /// Shows what the network inside shows, under the same paths.
-  template <class Visit>
-  void visit_all(Role here, const std::string& path, Visit&& f) {
-    held_->each(
-        here, path, [&](const std::string& name, P& p, Role role) { f(name, p, role); },
-        [&](const std::string& name, B& b, Role role) { f(name, b, role); });
-  }
-  template <class Visit>
-  void visit_all(Role here, const std::string& path, Visit&& f) const {
-    held_->each(
-        here, path,
-        [&](const std::string& name, P& p, Role role) { f(name, std::as_const(p), role); },
-        [&](const std::string& name, B& b, Role role) { f(name, std::as_const(b), role); });
-  }
+  /// Lists what the network inside lists, under the same paths.
+  void list(Inventory& into) { held_->list(into); }
   static void members(auto& self, auto&& visit) { visit("net", self); }
 
  private:
   struct Held {
-    using OnParam = std::function<void(const std::string&, P&, Role)>;
-    using OnBuffer = std::function<void(const std::string&, B&, Role)>;
     virtual ~Held() = default;
     virtual F call(const F&) const = 0;
     virtual F features(const F&) const = 0;
@@ -68,7 +53,7 @@ class AnyNetwork {
     virtual std::unique_ptr<Held> clone() const = 0;
     virtual bool assign(const Held&) = 0;
     virtual const void* type() const = 0;
-    virtual void each(Role, const std::string&, const OnParam&, const OnBuffer&) = 0;
+    virtual void list(Inventory&) = 0;
   };
   template <class N>
   struct Holder final : Held {
@@ -100,18 +85,7 @@ class AnyNetwork {
       static const char tag = 0;
       return &tag;
     }
-    void each(Role here, const std::string& path, const typename Held::OnParam& on_param,
-              const typename Held::OnBuffer& on_buffer) override {
-      each_leaf(
-          net,
-          [&](const std::string& name, auto& leaf, Role role) {
-            if constexpr (IsParam<decltype(leaf)>)
-              on_param(name, leaf, role);
-            else
-              on_buffer(name, leaf, role);
-          },
-          path, here);
-    }
+    void list(Inventory& into) override { into.list(net); }
   };
   std::unique_ptr<Held> held_;
 };

@@ -19,10 +19,52 @@ struct StepResult {
   bool skipped = false;  // the gradient was not finite, and no weight moved
 };
 
+/// What learns, whatever its network, loss, policy and optimizer are: what a run needs of a
+/// Trainer.
+template <FeatureMap F>
+class Learner {
+ public:
+  using W = typename F::Wide;
+  using D = typename F::device;
+
+  virtual ~Learner() = default;
+  virtual Hooks hooks() const = 0;
+  virtual Needs needs() const = 0;
+  /// One step on patches of D_0 and, unless it is empty, of D_1. `progress` is the fraction of the
+  /// budget that is used, `factor` what the schedule makes of the rate.
+  virtual StepResult step(const Samples<F>& full, const Samples<F>& partial, double progress,
+                          float factor) = 0;
+  virtual void start_round(Round<F>& round) = 0;
+  /// Logits of the network to predict with.
+  virtual F predict(const F& image) const = 0;
+  /// Steps done.
+  Index step() const { return step_; }
+
+  /// Keeps everything that later steps depend on, and the network to predict with as "network".
+  void save(Checkpoint& point) {
+    point.save(predicting());
+    for (const Inventory& part : learning()) point.save(part);
+    point.save_optimizer("optimizer", trained());
+  }
+  /// Goes on where `save` was called; throws DataError when the checkpoint is of another model.
+  void load(const Checkpoint& point) {
+    for (const Inventory& part : learning()) point.load(part);
+    point.load_optimizer("optimizer", trained());
+    step_ = point.state.step;
+  }
+
+ protected:
+  virtual Inventory predicting() = 0;
+  virtual std::vector<Inventory> learning() = 0;
+  virtual Group<W, D>& trained() = 0;
+
+  Index step_ = 0;
+};
+
 /// A network, a loss, a policy and an optimizer that learn together, one step after the other. It
 /// knows nothing of data, files or clocks on the wall.
 template <Network Net, class Loss, class Policy, class Optimizer>
-class Trainer {
+class Trainer final : public Learner<typename Net::Features> {
   static_assert(SemiPolicy<Policy, Net, Loss>,
                 "run: the policy needs `auto loss(auto& now)` that returns a Scalar of the "
                 "network's Features; see semi/policy.hpp");
@@ -38,8 +80,8 @@ class Trainer {
   using F = typename Net::Features;
   using W = typename F::Wide;
   using D = typename F::device;
-  static constexpr Hooks hooks = hooks_of<Policy, Net, Loss>();
-  static constexpr Needs needs = needs_of<Policy>();
+  Hooks hooks() const override { return has; }
+  Needs needs() const override { return needs_of<Policy>(); }
 
   /// `average`: how much of the averaged weights a step keeps; 0 keeps no average. `max_norm`: the
   /// longest gradient; 0 clips nothing.
@@ -61,10 +103,8 @@ class Trainer {
     }
   }
 
-  /// One step on patches of D_0 and, unless it is empty, of D_1. `progress` is the fraction of the
-  /// budget that is used, `factor` what the schedule makes of the rate.
   StepResult step(const Samples<F>& full, const Samples<F>& partial, double progress,
-                  float factor) {
+                  float factor) override {
     clock_.set({seed_, std::uint32_t(step_), float(progress), sigmoid_ramp(float(progress)),
                 optimizer_.rate * factor});
     SemiStep<Net, Loss> now(net_, loss_, full, partial, clock_);
@@ -82,7 +122,7 @@ class Trainer {
                    "20 steps in a row had no finite gradient, the last at step ", step_,
                    " with a loss of ", result.total, "; lower the rate");
     if (!result.skipped) {
-      if constexpr (hooks.after_step) policy_.after_step(now);
+      if constexpr (has.after_step) policy_.after_step(now);
       if (average_) average_keep_.follow(*average_, net_, step_);
     }
     ++step_;
@@ -91,32 +131,28 @@ class Trainer {
 
   /// The network to predict with: the policy's choice, else the average, else the student.
   const Net& predictor() const {
-    if constexpr (hooks.predictor)
+    if constexpr (has.predictor)
       return policy_.predictor(net_);
     else
       return average_ ? average_->module : net_;
   }
-  Index step() const { return step_; }
-
-  /// Keeps everything that later steps depend on, and the network to predict with as "network".
-  void save(Checkpoint& point) {
-    point.save("network", predictor());
-    point.save("student", net_);
-    point.save("policy", policy_);
-    if (average_) point.save("average", *average_);
-    point.save_optimizer("optimizer", trained_);
+  F predict(const F& image) const override { return predictor()(image); }
+  void start_round(Round<F>& round) override {
+    if constexpr (has.start_round) policy_.start_round(round);
   }
-  /// Goes on where `save` was called; throws DataError when the checkpoint is of another model.
-  void load(const Checkpoint& point) {
-    point.load("student", net_);
-    point.load("policy", policy_);
-    if (average_) point.load("average", *average_);
-    point.load_optimizer("optimizer", trained_);
-    step_ = point.state.step;
-  }
-  Policy& policy() { return policy_; }
 
  private:
+  static constexpr Hooks has = hooks_of<Policy, Net, Loss>();
+  using Learner<F>::step_;
+
+  Inventory predicting() override { return Inventory(predictor(), "network"); }
+  std::vector<Inventory> learning() override {
+    std::vector<Inventory> parts{Inventory(net_, "student"), Inventory(policy_, "policy")};
+    if (average_) parts.emplace_back(*average_, "average");
+    return parts;
+  }
+  Group<W, D>& trained() override { return trained_; }
+
   Net& net_;
   const Loss& loss_;
   Policy& policy_;
@@ -128,7 +164,6 @@ class Trainer {
   Group<W, D> trained_, frozen_;
   std::optional<Frozen<Net>> average_;
   std::optional<Group<W, D>> averaged_;
-  Index step_ = 0;
   int skipped_ = 0;
 };
 

@@ -1,55 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-#include <charconv>
+#include <algorithm>
 #include <set>
 
 #include <segmed/autograd/group.hpp>
 #include <segmed/train/safetensors.hpp>
 
 namespace segmed {
-
-class Checkpoint;
-
-/// Something that keeps more than parameters and buffers (a round's number, a threshold) and saves
-/// it itself: `void save(Checkpoint&, const std::string& prefix) const` and
-/// `void load(const Checkpoint&, const std::string& prefix)`, which name tensors and texts
-/// prefix + ".something".
-template <class M>
-concept SavesItself = requires(const M& from, M& to, Checkpoint& into, const Checkpoint& out,
-                               const std::string& prefix) {
-  from.save(into, prefix);
-  to.load(out, prefix);
-};
-template <class M>
-concept NamesSave = requires {
-  &M::save;
-};
-template <class M>
-concept NamesLoad = requires {
-  &M::load;
-};
-
-/// Calls f(path, part) for the module and every part of it that saves itself.
-template <class M, class Visit>
-void each_saving_itself(M& net, Visit&& f, const std::string& path) {
-  using Plain = std::remove_const_t<M>;
-  if constexpr (SavesItself<Plain>)
-    f(path, net);
-  else
-    static_assert(!NamesSave<Plain> && !NamesLoad<Plain>,
-                  "a part with `save` or `load` needs both, as SavesItself asks for them; see "
-                  "segmed/train/checkpoint.hpp");
-  if constexpr (IsParam<M> || IsBuffer<M> || VisitsItself<M>) {
-    return;
-  } else if constexpr (Module<M>) {
-    Plain::members(net, [&](const std::string& name, auto& part) {
-      each_saving_itself(part, f, path + "." + name);
-    });
-  } else if constexpr (requires { net.begin(); }) {
-    std::size_t i = 0;
-    for (auto& part : net) each_saving_itself(part, f, path + "." + std::to_string(i++));
-  }
-}
 
 /// What must be known to build a model again and to bring an image into the form that it reads.
 struct ModelCard {
@@ -73,25 +30,20 @@ struct TrainingState {
 
 /// Everything that a run needs to go on bit for bit, or that `predict` needs to build its network:
 /// tensors by path, and texts. Fill it and `write` it, or `read` it and hand it out.
-class Checkpoint {
+class Checkpoint : public Archive {
  public:
   ModelCard card;
   TrainingState state;
-  std::map<std::string, std::string> texts;  // whatever else a run keeps
-  std::map<std::string, StoredTensor> tensors;
 
   /// Keeps every parameter (trained or frozen) and buffer of a module, and what its parts save
   /// themselves, under `prefix`.
   template <class M>
   void save(const std::string& prefix, const M& net) {
-    each_leaf(
-        net,
-        [&](const std::string& name, const auto& leaf, Role) {
-          keep(name, StoredTensor::of(storage_of(leaf).host()));
-        },
-        prefix);
-    each_saving_itself(
-        net, [&](const std::string& path, const auto& part) { part.save(*this, path); }, prefix);
+    save(Inventory(net, prefix));
+  }
+  void save(const Inventory& inventory) {
+    for (const auto& at : inventory.leaves) keep(at.path, at.leaf->stored());
+    for (const auto& own : inventory.states) own.save(own.part, *this, own.path);
   }
   /// Gives a module what `save` kept under `prefix`; its Groups stay as they are.
   ///
@@ -99,33 +51,24 @@ class Checkpoint {
   ///            type; no weight has changed then
   template <class M>
   void load(const std::string& prefix, M& net) const {
+    load(Inventory(net, prefix));
+  }
+  void load(const Inventory& inventory) const {
     Differences differences;
     std::set<std::string> known;
-    std::vector<std::string> own;
-    each_leaf(
-        net,
-        [&](const std::string& name, const auto& leaf, Role) {
-          known.insert(name);
-          compare(differences, name, storage_of(leaf));
-        },
-        prefix);
-    each_saving_itself(
-        net, [&](const std::string& path, const auto&) { own.push_back(path + "."); }, prefix);
-    for (const auto& name : names_under(prefix))
-      if (!known.count(name) && std::none_of(own.begin(), own.end(), [&](const std::string& path) {
-            return name.compare(0, path.size(), path) == 0;
+    for (const auto& at : inventory.leaves) {
+      known.insert(at.path);
+      compare(differences, at.path, at.leaf->type(), at.leaf->size());
+    }
+    for (const auto& name : names_under(inventory.prefix))
+      if (!known.count(name) &&
+          std::none_of(inventory.states.begin(), inventory.states.end(), [&](const auto& own) {
+            return name.compare(0, own.path.size() + 1, own.path + ".") == 0;
           }))
         differences.extra.push_back(name);
-    differences.check(prefix);
-    each_leaf(
-        net,
-        [&](const std::string& name, auto& leaf, Role) {
-          auto& storage = storage_of(leaf);
-          storage.assign(numbers<value_of<decltype(storage)>>(name));
-        },
-        prefix);
-    each_saving_itself(
-        net, [&](const std::string& path, auto& part) { part.load(*this, path); }, prefix);
+    differences.check(inventory.prefix);
+    for (const auto& at : inventory.leaves) at.leaf->restore(tensor(at.path));
+    for (const auto& own : inventory.states) own.load(own.part, *this, own.path);
   }
 
   /// Keeps the optimizer's state of a group, by parameter.
@@ -149,7 +92,7 @@ class Checkpoint {
     std::set<std::string> known;
     each_slice(prefix, group, states, [&](const std::string& name, Storage<W, D>& slice) {
       known.insert(name);
-      compare(differences, name, slice);
+      compare(differences, name, type_name<W>(), slice.size());
     });
     for (const auto& name : names_under(prefix))
       if (!known.count(name)) differences.extra.push_back(name);
@@ -158,42 +101,6 @@ class Checkpoint {
       slice.assign(numbers<W>(name));
     });
   }
-
-  /// Keeps one tensor.
-  ///
-  ///   throws   Error when the name is taken
-  void keep(const std::string& name, StoredTensor tensor) {
-    require<Error>(tensors.emplace(name, std::move(tensor)).second, "checkpoint", "tensor ", name,
-                   " is kept twice");
-  }
-  /// The numbers of a tensor.
-  ///
-  ///   throws   DataError when there is none, or it is of another type
-  template <class T>
-  std::vector<T> numbers(const std::string& name) const {
-    const auto found = tensors.find(name);
-    require<DataError>(found != tensors.end(), "checkpoint", "there is no tensor ", name);
-    require<DataError>(found->second.type == type_name<T>(), "checkpoint", "tensor ", name,
-                       " is of type ", found->second.type, ", not ", type_name<T>());
-    return found->second.as<T>();
-  }
-  /// A text.
-  ///
-  ///   throws   DataError when there is none
-  const std::string& text(const std::string& name) const {
-    const auto found = texts.find(name);
-    require<DataError>(found != texts.end(), "checkpoint", "there is no entry ", name);
-    return found->second;
-  }
-  /// A number that a text holds.
-  ///
-  ///   throws   DataError when there is none, or the text is no such number
-  template <class T>
-  T number(const std::string& name) const {
-    return number_in<T>(name, text(name));
-  }
-  /// Whether anything is kept under `prefix`.
-  bool has(const std::string& prefix) const { return !names_under(prefix).empty(); }
 
   /// Replaces the file at `path`; after a failure the old one is intact.
   ///
@@ -273,36 +180,17 @@ class Checkpoint {
     }
   };
 
-  template <class S>
-  using value_of =
-      std::remove_cvref_t<decltype(*std::declval<std::remove_reference_t<S>&>().read())>;
-  template <class Leaf>
-  static auto& storage_of(Leaf& leaf) {
-    if constexpr (IsParam<Leaf>)
-      return leaf.value();
-    else
-      return leaf.running();
-  }
-  template <class W, Device D>
-  void compare(Differences& differences, const std::string& name,
-               const Storage<W, D>& storage) const {
+  void compare(Differences& differences, const std::string& name, const std::string& type,
+               Index size) const {
     const auto found = tensors.find(name);
     if (found == tensors.end()) return differences.missing.push_back(name);
-    const StoredTensor& tensor = found->second;
-    if (tensor.type == type_name<W>() && tensor.shape == std::vector<Index>{storage.size()}) return;
+    const StoredTensor& kept = found->second;
+    if (kept.type == type && kept.shape == std::vector<Index>{size}) return;
     std::string shape;
-    for (const Index extent : tensor.shape)
+    for (const Index extent : kept.shape)
       shape += (shape.empty() ? "" : "x") + std::to_string(extent);
-    differences.other.push_back(name + " (" + shape + ' ' + tensor.type + " instead of " +
-                                std::to_string(storage.size()) + ' ' + type_name<W>() + ')');
-  }
-  std::vector<std::string> names_under(const std::string& prefix) const {
-    std::vector<std::string> names;
-    const std::string start = prefix + ".";
-    for (auto at = tensors.lower_bound(start);
-         at != tensors.end() && at->first.compare(0, start.size(), start) == 0; ++at)
-      names.push_back(at->first);
-    return names;
+    differences.other.push_back(name + " (" + shape + ' ' + kept.type + " instead of " +
+                                std::to_string(size) + ' ' + type + ')');
   }
   template <class W, Device D, class Visit>
   static void each_slice(const std::string& prefix, Group<W, D>& group, std::size_t states,
@@ -314,14 +202,6 @@ class Checkpoint {
             group.state(k).slice(p->value.read() - group.values.read(), p->value.size());
         visit(prefix + "." + std::to_string(k) + "." + p->name, slice);
       }
-  }
-  template <class T>
-  static T number_in(const std::string& name, const std::string& text) {
-    T value{};
-    const auto [end, code] = std::from_chars(text.data(), text.data() + text.size(), value);
-    require<DataError>(code == std::errc{} && end == text.data() + text.size(), "checkpoint",
-                       "entry ", name, " is \"", text, "\", which is no number of its kind");
-    return value;
   }
 };
 

@@ -13,6 +13,7 @@
 #include <utility>
 #include <vector>
 
+#include <segmed/core/archive.hpp>
 #include <segmed/core/file.hpp>
 #include <segmed/core/json.hpp>
 
@@ -32,57 +33,6 @@ inline std::uint64_t checksum(const void* data, std::size_t size, std::uint64_t 
     hash ^= hash >> 32;
   }
   return hash;
-}
-
-/// The format's name of a number type, "F32" for float.
-template <class T>
-constexpr const char* type_name() {
-  static_assert(std::is_arithmetic_v<T> && sizeof(T) <= 8, "safetensors: not a number type");
-  if constexpr (std::is_same_v<T, bool>) return "BOOL";
-  if constexpr (std::is_floating_point_v<T>) return sizeof(T) == 8 ? "F64" : "F32";
-  constexpr const char* names[2][4] = {{"U8", "U16", "U32", "U64"}, {"I8", "I16", "I32", "I64"}};
-  return names[std::is_signed_v<T>][std::bit_width(sizeof(T)) - 1];
-}
-
-/// A tensor in a file: numbers of one type, the last axis fastest.
-struct StoredTensor {
-  std::string type = "F32";
-  std::vector<Index> shape;
-  std::string bytes;
-
-  template <class T>
-  static StoredTensor of(const std::vector<T>& numbers, std::vector<Index> shape) {
-    StoredTensor tensor{type_name<T>(), std::move(shape), {}};
-    tensor.bytes.assign(reinterpret_cast<const char*>(numbers.data()), numbers.size() * sizeof(T));
-    return tensor;
-  }
-  template <class T>
-  static StoredTensor of(const std::vector<T>& numbers) {
-    return of(numbers, {Index(numbers.size())});
-  }
-  /// The numbers, if they are of type T.
-  ///
-  ///   throws   DataError when they are of another
-  template <class T>
-  std::vector<T> as() const {
-    require<DataError>(type == type_name<T>(), "safetensors", "numbers are of type ", type,
-                       ", not ", type_name<T>());
-    std::vector<T> numbers(bytes.size() / sizeof(T));
-    if (!numbers.empty()) std::memcpy(numbers.data(), bytes.data(), numbers.size() * sizeof(T));
-    return numbers;
-  }
-  friend bool operator==(const StoredTensor&, const StoredTensor&) = default;
-};
-
-/// Bytes of one number of a type of the format; 0 for a type that it does not know.
-inline Index type_size(std::string_view type) {
-  constexpr std::pair<std::string_view, Index> sizes[] = {
-      {"BOOL", 1}, {"U8", 1},  {"I8", 1},  {"F8_E5M2", 1}, {"F8_E4M3", 1},
-      {"U16", 2},  {"I16", 2}, {"F16", 2}, {"BF16", 2},    {"U32", 4},
-      {"I32", 4},  {"F32", 4}, {"U64", 8}, {"I64", 8},     {"F64", 8}};
-  for (const auto& [name, size] : sizes)
-    if (name == type) return size;
-  return 0;
 }
 
 /// What a safetensors file holds.
