@@ -94,7 +94,7 @@ case ${1:-} in
     say "generating a cohort of 24 cases in $out/abdomen"
     "$program" phantom --cases 24 --out "$out/abdomen" --seed 1
     say "comparing M_0 on D_0 with M_1 on D_0 + D_1: two models, 1.5 minutes of training each"
-    "$program" gain --data "$out/abdomen" --d0 8 --d1 10 --val 6 --hide classes:5 \
+    "$program" gain --data "$out/abdomen" --d0 4 --d1 14 --val 6 --hide classes:5 \
       --policies supervised,partial_completion --seeds 1 --minutes 1.5 --spacing 8,8,8 \
       --patch 40,32,40 --out "$out/gain"
     say "done; open this in a browser:"

@@ -16,11 +16,11 @@ struct Phase {
   Index shift[3], first_tap, taps;  // of the target voxel within the cell; of the plan's taps
 };
 
-// Extents cut in halves, the largest first, until a tile has at most `budget` cells. Rows stay
-// longer than columns: what is done per row then costs little.
-inline void cut_tile(Index (&tile)[3], Index budget) {
+// Extents cut in halves, the largest first, until a tile has at most `budget` cells. A row counts
+// as `shorter` times shorter than it is, since what is done per row then costs little.
+inline void cut_tile(Index (&tile)[3], Index budget, Index shorter = 4) {
   while (tile[0] * tile[1] * tile[2] > budget) {
-    const Index size[3] = {tile[0], tile[1], (tile[2] + 3) / 4};
+    const Index size[3] = {tile[0], tile[1], (tile[2] + shorter - 1) / shorter};
     int a = size[0] >= size[1] ? 0 : 1;
     if (size[2] > size[a] || tile[a] == 1) a = 2;
     tile[a] = (tile[a] + 1) / 2;
@@ -55,6 +55,12 @@ struct Plan {
       for (const Tap& tap : taps)
         low[a] = std::min(low[a], tap.offset[a]), high[a] = std::max(high[a], tap.offset[a]);
     }
+  }
+  // How long the rows of a tile should be, for `cut_tile`: memory wants long ones where neighbours
+  // share nothing, or little is read beside what is written.
+  Index shorter_rows() const {
+    if (low[0] == high[0] && low[1] == high[1]) return 1024;
+    return std::clamp<Index>(outside / inside, 4, 32);
   }
   Index tiles() const {
     return pieces(cells[0], tile[0]) * pieces(cells[1], tile[1]) * pieces(cells[2], tile[2]);
@@ -162,8 +168,30 @@ struct PackedWeights {
   }
 };
 
-// A box of voxels and where they go: one vector of channels, put there or added to what is there,
-// and summed.
+// The first `live` numbers of a vector, and zeros.
+template <class T>
+[[gnu::always_inline]] inline Vector<T> load_part(const T* from, Index live) {
+  T part[lanes<T>] = {};
+  for (Index i = 0; i < live; ++i) part[i] = from[i];
+  return load(part);
+}
+
+// Adds to sums, and to sums of squares `all` numbers behind: `live` channels of voxels in a row.
+template <class T>
+void sum_moments(const T* x, Index step, Index voxels, Index live, double* moments, Index all) {
+  for (Index o = 0; o < live; o += lanes<T>, x += lanes<T>, moments += lanes<T>) {
+    DoubleSum<T> sum(moments), squares(moments + all);
+    for (Index v = 0; v < voxels; ++v) {
+      const Vector<T> value =
+          o + lanes<T> <= live ? load(x + v * step) : load_part(x + v * step, live - o);
+      sum.add(value), squares.add_product(value, value);
+    }
+    sum.put(moments), squares.put(moments + all);
+  }
+}
+
+// A box of voxels and where they go: `live` numbers of a vector of channels, put there or added to
+// what is there, and summed.
 template <class T>
 struct BoxSink {
   const Index* extent;
@@ -173,53 +201,49 @@ struct BoxSink {
   const Index* sums_step;
   const T* bias;
   bool add;
+  Index live;
 
-  void whole(double* moments, Index channels) const {
-    const Vector<T> more = bias ? load(bias) : Vector<T>{};
-    if (!moments) {
-      for (Index z = 0; z < extent[0]; ++z)
-        for (Index y = 0; y < extent[1]; ++y) {
-          T* to = out + z * out_step[0] + y * out_step[1];
-          const T* from = sums + z * sums_step[0] + y * sums_step[1];
-          for (Index x = 0; x < extent[2]; ++x, to += out_step[2], from += sums_step[2])
-            put(to, from, more);
-        }
-      return;
-    }
-    DoubleSum<T> sum(moments), squares(moments + channels);
-    for (Index z = 0; z < extent[0]; ++z)
-      for (Index y = 0; y < extent[1]; ++y) {
-        T* to = out + z * out_step[0] + y * out_step[1];
-        const T* from = sums + z * sums_step[0] + y * sums_step[1];
-        for (Index x = 0; x < extent[2]; ++x, to += out_step[2], from += sums_step[2]) {
-          const Vector<T> value = put(to, from, more);
-          sum.add(value), squares.add_product(value, value);
-        }
-      }
-    sum.put(moments), squares.put(moments + channels);
-  }
-  void one(double* moments, Index channels) const {
-    const T more = bias ? *bias : T(0);
-    for (Index z = 0; z < extent[0]; ++z)
-      for (Index y = 0; y < extent[1]; ++y) {
-        T* to = out + z * out_step[0] + y * out_step[1];
-        const T* from = sums + z * sums_step[0] + y * sums_step[1];
-        for (Index x = 0; x < extent[2]; ++x, to += out_step[2], from += sums_step[2]) {
-          const T value = add ? *to + (*from + more) : *from + more;
-          *to = value;
-          if (!moments) continue;
-          moments[0] += double(value);
-          moments[channels] = fused<double>(double(value), double(value), moments[channels]);
-        }
-      }
+  void operator()(double* moments, Index channels) const {
+    if (live == lanes<T>)
+      walk<true>(moments, channels);
+    else
+      walk<false>(moments, channels);
   }
 
  private:
-  [[gnu::always_inline]] Vector<T> put(T* to, const T* from, const Vector<T>& more) const {
-    Vector<T> value = load(from) + more;
-    if (add) value = load(to) + value;
-    store(to, value);
-    return value;
+  template <bool whole>
+  void walk(double* moments, Index channels) const {
+    const Vector<T> more = bias ? take<whole>(bias) : Vector<T>{};
+    double none[2 * lanes<T>] = {};
+    double* const sum_at = moments ? moments : none;
+    double* const squares_at = moments ? moments + channels : none + lanes<T>;
+    DoubleSum<T> sum(sum_at), squares(squares_at);
+    for (Index z = 0; z < extent[0]; ++z)
+      for (Index y = 0; y < extent[1]; ++y) {
+        T* to = out + z * out_step[0] + y * out_step[1];
+        const T* from = sums + z * sums_step[0] + y * sums_step[1];
+        for (Index x = 0; x < extent[2]; ++x, to += out_step[2], from += sums_step[2]) {
+          Vector<T> value = take<whole>(from) + more;
+          if (add) value = take<whole>(to) + value;
+          put<whole>(to, value);
+          if (moments) sum.add(value), squares.add_product(value, value);
+        }
+      }
+    sum.put(sum_at), squares.put(squares_at);
+  }
+  template <bool whole>
+  [[gnu::always_inline]] Vector<T> take(const T* from) const {
+    if constexpr (whole)
+      return load(from);
+    else
+      return load_part(from, live);
+  }
+  template <bool whole>
+  [[gnu::always_inline]] void put(T* to, const Vector<T>& value) const {
+    if constexpr (whole) return store(to, value);
+    T part[lanes<T>];
+    store(part, value);
+    for (Index i = 0; i < live; ++i) to[i] = part[i];
   }
 };
 
@@ -233,21 +257,17 @@ void put_box(const Sink<T>& sink, const Index (&extent)[3], Index voxel,
     const int part = c + o < sink.grid[0].channels ? 0 : 1;
     const Index in_part = c + o - (part ? sink.grid[0].channels : 0);
     const Index channels = sink.grid[part].channels;
-    const bool full = o + lanes<T> <= live && in_part + lanes<T> <= channels;
+    const Index here = std::min(lanes<T>, std::min(live - o, channels - in_part));
     if (sink.out[part]) {
       const Index step[3] = {voxel_step[0] * channels, voxel_step[1] * channels,
                              voxel_step[2] * channels};
-      const BoxSink<T> box{extent,        sink.out[part] + voxel * channels + in_part,
-                           step,          sums + o,
-                           sums_step,     bias ? bias + o : nullptr,
-                           sink.add[part]};
-      double* m = moments ? moments + o : nullptr;
-      if (full)
-        box.whole(m, all);
-      else
-        box.one(m, all);
+      const BoxSink<T> box{extent,         sink.out[part] + voxel * channels + in_part,
+                           step,           sums + o,
+                           sums_step,      bias ? bias + o : nullptr,
+                           sink.add[part], here};
+      box(moments ? moments + o : nullptr, all);
     }
-    o += full ? lanes<T> : 1;
+    o += here;
   }
 }
 
@@ -265,84 +285,119 @@ struct Convolution {
   Index tasks() const { return plan.target.cases * plan.tiles() * plan.groups * chunks(); }
   void operator()(Index begin, Index end) const {
     for (Index i = begin; i < end; ++i) {
-      const Index part = i % chunks(), g = i / chunks() % plan.groups;
-      run(i / chunks() / plan.groups, g, part * chunk, std::min(blocks.count, (part + 1) * chunk));
+      const Index part = i % chunks(), case_tile = i / chunks() / plan.groups;
+      Task task{case_tile, case_tile / plan.tiles(), i / chunks() % plan.groups, part * chunk,
+                std::min(blocks.count, (part + 1) * chunk)};
+      plan.locate(case_tile % plan.tiles(), task.first, task.extent);
+      run(task);
     }
   }
 
  private:
-  void run(Index case_tile, Index g, Index first_block, Index last_block) const {
-    Index first[3], extent[3];
-    const Index n = case_tile / plan.tiles();
-    plan.locate(case_tile % plan.tiles(), first, extent);
-    Box box = plan.source_box(first, extent);
-    const bool in_place = reads_in_place();
+  // A tile of cells, and blocks of outputs of one group.
+  struct Task {
+    Index case_tile, n, g, first_block, last_block, first[3] = {}, extent[3] = {};
+    Index cells() const { return extent[0] * extent[1] * extent[2]; }
+  };
+  // What the sums of one phase read: cell i begins at from + cell_at[i] * step.
+  struct Reads {
+    Runs runs;
+    const T* from;
+    const Index* cell_at;
+    Index step;
+    bool fresh;  // of the sums before there are none
+
+    void rows(Index cell, Index count, const T** row) const {
+      for (Index r = 0; r < count; ++r) row[r] = from + cell_at[cell + r] * step;
+    }
+  };
+
+  void run(const Task& task) const {
+    Box box = plan.source_box(task.first, task.extent);
+    const bool in_place = reads_in_place(), straight = writes_straight(task);
     if (in_place)
       box.size[0] = plan.source.depth, box.size[1] = plan.source.height,
       box.size[2] = plan.source.width;
-    const Index cells = extent[0] * extent[1] * extent[2], room = cells + block_rows<1>;
-    const Index phases = Index(plan.phases.size());
-    const Index width = (last_block - first_block) * 2 * lanes<T>;
+    const Index cells = task.cells(), room = cells + block_rows<1>;
+    const Index phases = Index(plan.phases.size()), block_step = room * 2 * lanes<T>;
+    const Index phase_step = (task.last_block - task.first_block) * block_step;
     T* const packed = in_place ? nullptr : thread_scratch<T, 0>(box.voxels() * weights.slice);
-    T* sums = thread_scratch<T, 1>(phases * room * width);
-    Index* cell_at = thread_scratch<Index, 2>(room + Index(plan.taps.size()));
-    Index* runs = cell_at + room;
-    for (Index z = 0, i = 0; z < extent[0]; ++z)
-      for (Index y = 0; y < extent[1]; ++y)
-        for (Index x = 0; x < extent[2]; ++x, ++i)
-          cell_at[i] =
-              (z * plan.source_step[0] * box.size[1] + y * plan.source_step[1]) * box.size[2] +
-              x * plan.source_step[2];
+    T* const sums = thread_scratch<T, 1>(phases * phase_step);
+    Index* const cell_at = thread_scratch<Index, 2>(room + Index(plan.taps.size()));
+    Index* const runs = cell_at + room;
+    list_cells(task, box, cell_at);
     for (Index i = cells; i < room; ++i) cell_at[i] = cell_at[cells - 1];
 
     for (Index c0 = 0; c0 < plan.inside; c0 += weights.slice) {
       const Index count = std::min(weights.slice, plan.inside - c0);
+      const bool last = c0 + count == plan.inside;
       const T* from = packed;
       Index step = count;  // between neighbouring voxels
       if (in_place) {
         step = plan.source.channels;
-        from = feed.values.lane[0].x + g * plan.inside + c0 +
+        from = dense_source() + task.g * plan.inside + c0 +
                plan.source.index(
-                   {n, (box.low[0] * box.size[1] + box.low[1]) * box.size[2] + box.low[2], 0});
+                   {task.n, (box.low[0] * box.size[1] + box.low[1]) * box.size[2] + box.low[2], 0});
       } else {
-        const FeedRows<T> rows(feed, n, g * plan.inside + c0, count);
+        const FeedRows<T> rows(feed, task.n, task.g * plan.inside + c0, count);
         read_box(rows, plan.source, box, count, packed);
       }
       for (Index p = 0; p < phases; ++p) {
         const Phase& phase = plan.phases[std::size_t(p)];
-        const Runs list = list_runs(phase, box, count, runs);
-        for (Index b = first_block; b < last_block; ++b) {
-          T* to = sums + p * room * width + (b - first_block) * room * 2 * lanes<T>;
-          const T* w = weights.to + weights.offset(g, c0, count, phase, b);
+        const Reads reads{list_runs(phase, box, count, step, runs), from, cell_at, step, c0 == 0};
+        for (Index b = task.first_block; b < task.last_block; ++b) {
+          T* const to = sums + p * phase_step + (b - task.first_block) * block_step;
+          const T* const w = weights.to + weights.offset(task.g, c0, count, phase, b);
           if (blocks.vectors(b) == 2)
-            sum_block<2>(list, from, cell_at, cells, step, w, c0 == 0, g, b, to);
+            last&& straight ? finish<2>(task, phase, reads, w, b, to)
+                            : add_up<2>(task, reads, w, b, to);
           else
-            sum_block<1>(list, from, cell_at, cells, step, w, c0 == 0, g, b, to);
+            last&& straight ? finish<1>(task, phase, reads, w, b, to)
+                            : add_up<1>(task, reads, w, b, to);
         }
       }
     }
-    for (Index p = 0; p < phases; ++p)
-      for (Index b = first_block; b < last_block; ++b)
-        write(plan.phases[std::size_t(p)], first, extent, n, case_tile, g, b,
-              sums + p * room * width + (b - first_block) * room * 2 * lanes<T>);
+    if (!straight)
+      for (Index p = 0; p < phases; ++p)
+        write(task, plan.phases[std::size_t(p)], sums + p * phase_step, block_step);
   }
-  // With one tap, no border and nothing pending there is nothing to pack.
-  bool reads_in_place() const {
+  void list_cells(const Task& task, const Box& box, Index* cell_at) const {
+    for (Index z = 0; z < task.extent[0]; ++z)
+      for (Index y = 0; y < task.extent[1]; ++y)
+        for (Index x = 0; x < task.extent[2]; ++x)
+          *cell_at++ =
+              (z * plan.source_step[0] * box.size[1] + y * plan.source_step[1]) * box.size[2] +
+              x * plan.source_step[2];
+  }
+  // A source with nothing pending, or null.
+  const T* dense_source() const {
     const Lane<T>& lane = feed.values.lane[0];
-    if (feed.is_gradient || !lane.plain() || lane.grid.channels != plan.source.channels)
-      return false;
+    if (feed.is_gradient)
+      return feed.gradient.seen || feed.gradient.moments ? nullptr : feed.gradient.direct;
+    return lane.plain() && lane.grid.channels == plan.source.channels ? lane.x : nullptr;
+  }
+  // Without a border and with few taps to a number there is nothing to pack.
+  bool reads_in_place() const {
+    if (!dense_source() || plan.taps.size() > plan.phases.size() * 8) return false;
     const Index extent[3] = {plan.source.depth, plan.source.height, plan.source.width};
     for (int a = 0; a < 3; ++a)
-      if (plan.low[a] != 0 || plan.high[a] != 0 ||
-          (plan.cells[a] - 1) * plan.source_step[a] >= extent[a])
+      if (plan.low[a] < 0 || (plan.cells[a] - 1) * plan.source_step[a] + plan.high[a] >= extent[a])
         return false;
     return true;
   }
-  // Taps whose packed numbers are neighbours are one run; all runs of a phase are equally long.
-  Runs list_runs(const Phase& phase, const Box& box, Index count, Index* runs) const {
+  // Whether the last sums may go where they belong: into one tensor of which nothing is kept, in
+  // rows that are long enough.
+  bool writes_straight(const Task& task) const {
+    if (!sink.out[0] || sink.add[0] || sink.grid[1].channels > 0) return false;
+    for (const Phase& phase : plan.phases)
+      if (phase.taps == 0 || place_of(task, phase).size[2] < block_rows<1>) return false;
+    return true;
+  }
+  // Taps whose numbers are neighbours are one run; all runs of a phase are equally long.
+  Runs list_runs(const Phase& phase, const Box& box, Index count, Index step, Index* runs) const {
     const Tap* taps = plan.taps.data() + phase.first_tap;
     Index joined = 1;
-    while (joined < phase.taps && taps[joined].offset[0] == taps[0].offset[0] &&
+    while (step == count && joined < phase.taps && taps[joined].offset[0] == taps[0].offset[0] &&
            taps[joined].offset[1] == taps[0].offset[1] &&
            taps[joined].offset[2] == taps[0].offset[2] + joined)
       ++joined;
@@ -352,44 +407,109 @@ struct Convolution {
           (((taps[t].offset[0] - plan.low[0]) * box.size[1] + taps[t].offset[1] - plan.low[1]) *
                box.size[2] +
            taps[t].offset[2] - plan.low[2]) *
-          count;
+          step;
     return {runs, n, joined * count, 1};
   }
+
+  struct Bias {
+    T of[2 * lanes<T>] = {};
+    Bias(const Convolution& in, Index g, Index b) {
+      const Index first = g * in.plan.outside + in.blocks.first(b);
+      for (Index i = 0; in.sink.bias && i < in.blocks.live(b); ++i) of[i] = in.sink.bias[first + i];
+    }
+  };
+  // Adds a slice of the source channels to the sums of all cells.
   template <int vectors>
-  void sum_block(const Runs& runs, const T* from, const Index* cell_at, Index cells, Index step,
-                 const T* w, bool fresh, Index g, Index block, T* to) const {
-    constexpr Index rows = block_rows<vectors>, width = vectors * lanes<T>;
-    T bias[2 * lanes<T>] = {};
-    const Index o = g * plan.outside + blocks.first(block);
-    for (Index i = 0; sink.bias && i < blocks.live(block); ++i) bias[i] = sink.bias[o + i];
-    for (Index i = 0; i < cells; i += rows, to += rows * width) {
-      const T* row[rows];
-      for (Index r = 0; r < rows; ++r) row[r] = from + cell_at[i + r] * step;
-      if (runs.count > 0)
-        multiply<T, vectors>(row, runs, w, fresh ? bias : to, fresh ? 0 : width, to);
+  void add_up(const Task& task, const Reads& reads, const T* w, Index b, T* sums) const {
+    constexpr Index count = block_rows<vectors>, width = vectors * lanes<T>;
+    const Bias bias(*this, task.g, b);
+    for (Index i = 0; i < task.cells(); i += count, sums += count * width) {
+      const T* row[count];
+      reads.rows(i, count, row);
+      if (reads.runs.count > 0)
+        multiply<T, vectors>(row, reads.runs, w, reads.fresh ? bias.of : sums,
+                             reads.fresh ? 0 : width, sums, width);
       else  // no tap reaches these voxels
-        for (Index r = 0; r < rows; ++r) std::copy(bias, bias + width, to + r * width);
+        for (Index r = 0; r < count; ++r) std::copy(bias.of, bias.of + width, sums + r * width);
     }
   }
-  void write(const Phase& phase, const Index (&first)[3], const Index (&extent)[3], Index n,
-             Index case_tile, Index g, Index block, const T* sums) const {
-    const Index width = blocks.width(block), begin = blocks.first(block);
-    const Index all = plan.groups * blocks.padded;
-    const Grid& grid = plan.target;
-    const Index whole[3] = {grid.depth, grid.height, grid.width};
-    Index from[3], live[3];
+
+  // Where the target voxels of a phase lie.
+  struct Place {
+    Index low[3], size[3];
+  };
+  Place place_of(const Task& task, const Phase& phase) const {
+    const Index whole[3] = {plan.target.depth, plan.target.height, plan.target.width};
+    Place place;
     for (int a = 0; a < 3; ++a) {
-      from[a] = first[a] * plan.target_step[a] + phase.shift[a];
-      live[a] = std::min(extent[a], pieces(whole[a] - from[a], plan.target_step[a]));
-      if (live[a] <= 0) return;
+      place.low[a] = task.first[a] * plan.target_step[a] + phase.shift[a];
+      place.size[a] =
+          std::min(task.extent[a], pieces(whole[a] - place.low[a], plan.target_step[a]));
     }
-    put_box(
-        sink, live, n * grid.voxels() + (from[0] * grid.height + from[1]) * grid.width + from[2],
-        {plan.target_step[0] * grid.height * grid.width, plan.target_step[1] * grid.width,
-         plan.target_step[2]},
-        g * plan.outside + begin, blocks.live(block), sums,
-        {extent[1] * extent[2] * width, extent[2] * width, width}, static_cast<const T*>(nullptr),
-        moments ? moments + case_tile * 2 * all + g * blocks.padded + begin : nullptr, all);
+    return place;
+  }
+  Index voxel_at(const Task& task, const Place& place, Index z, Index y) const {
+    const Grid& grid = plan.target;
+    return task.n * grid.voxels() +
+           ((place.low[0] + z * plan.target_step[0]) * grid.height + place.low[1] +
+            y * plan.target_step[1]) *
+               grid.width +
+           place.low[2];
+  }
+  double* moments_of(const Task& task, Index b) const {
+    const Index all = plan.groups * blocks.padded;
+    return moments ? moments + task.case_tile * 2 * all + task.g * blocks.padded + blocks.first(b)
+                   : nullptr;
+  }
+
+  // Adds the last slice and puts the sums where they belong, row by row of cells. The last cells of
+  // a row are made with some before them once more.
+  template <int vectors>
+  void finish(const Task& task, const Phase& phase, const Reads& reads, const T* w, Index b,
+              const T* sums) const {
+    constexpr Index count = block_rows<vectors>, width = vectors * lanes<T>;
+    const Bias bias(*this, task.g, b);
+    const Place place = place_of(task, phase);
+    const Index live = blocks.live(b), step = plan.target_step[2] * sink.grid[0].channels;
+    // Zeros in dead lanes fall on the voxels behind, which are written next.
+    const bool spills = plan.groups == 1 && blocks.count == 1 && plan.target_step[2] == 1;
+    for (Index z = 0; z < place.size[0]; ++z)
+      for (Index y = 0; y < place.size[1]; ++y) {
+        T* const out = sink.out[0] + voxel_at(task, place, z, y) * sink.grid[0].channels +
+                       task.g * plan.outside + blocks.first(b);
+        const Index cell = (z * task.extent[1] + y) * task.extent[2];
+        for (Index x = 0; x < place.size[2]; x += count) {
+          const Index i = std::min(x, place.size[2] - count);
+          const bool direct = live == width || (spills && i + count < place.size[2]);
+          const T* row[count];
+          T aside[count * width];
+          reads.rows(cell + i, count, row);
+          multiply<T, vectors>(
+              row, reads.runs, w, reads.fresh ? bias.of : sums + (cell + i) * width,
+              reads.fresh ? 0 : width, direct ? out + i * step : aside, direct ? step : width);
+          for (Index r = 0; !direct && r < count; ++r)
+            std::memcpy(out + (i + r) * step, aside + r * width, std::size_t(live) * sizeof(T));
+        }
+        if (moments)
+          sum_moments(out, step, place.size[2], live, moments_of(task, b),
+                      plan.groups * blocks.padded);
+      }
+  }
+  // Row by row, so that all channels of a voxel are written while it is in the cache.
+  void write(const Task& task, const Phase& phase, const T* sums, Index block_step) const {
+    const Place place = place_of(task, phase);
+    for (Index z = 0; z < place.size[0]; ++z)
+      for (Index y = 0; y < place.size[1]; ++y)
+        for (Index b = task.first_block; b < task.last_block; ++b) {
+          const Index width = blocks.width(b);
+          put_box(sink, {1, 1, place.size[2]}, voxel_at(task, place, z, y),
+                  {0, 0, plan.target_step[2]}, task.g * plan.outside + blocks.first(b),
+                  blocks.live(b),
+                  sums + (b - task.first_block) * block_step +
+                      (z * task.extent[1] + y) * task.extent[2] * width,
+                  {0, 0, width}, static_cast<const T*>(nullptr), moments_of(task, b),
+                  plan.groups * blocks.padded);
+        }
   }
 };
 
@@ -422,14 +542,15 @@ void convolve_plainly(const Window& w, bool to_coarse, const Feed<T>& feed, cons
   // there is work for some threads.
   const Index slice = std::min<Index>(plan.inside, taps > 1 ? 32 : 64);
   std::copy(plan.cells, plan.cells + 3, plan.tile);
-  cut_tile(plan.tile, std::max<Index>(32, 512 / phases));
+  const Index shorter = plan.shorter_rows();
+  cut_tile(plan.tile, std::max<Index>(32, 512 / phases), shorter);
   Index chunk = std::min<Index>(blocks.count, std::max<Index>(1, 128 / (2 * lanes<T>)));
   const auto enough = [&] {
     return plan.target.cases * plan.tiles() * plan.groups * pieces(blocks.count, chunk) >= 16;
   };
   while (!enough() && chunk * 2 * lanes < T >> 32) chunk = (chunk + 1) / 2;
   while (!enough() && plan.tile[0] * plan.tile[1] * plan.tile[2] > 64)
-    cut_tile(plan.tile, plan.tile[0] * plan.tile[1] * plan.tile[2] - 1);
+    cut_tile(plan.tile, plan.tile[0] * plan.tile[1] * plan.tile[2] - 1, shorter);
 
   const Scratch<T> packed(plan.groups * plan.inside * taps * blocks.padded);
   const PackedWeights<T> weights{plan, blocks, weight, slice, packed.data()};

@@ -21,7 +21,7 @@ struct Runs {
 template <class T, int vectors, std::size_t... r, std::size_t... k>
 [[gnu::always_inline]] inline void multiply_rows(const T* const* row, const Runs& runs, const T* w,
                                                  const T* from, Index from_step, T* to,
-                                                 std::index_sequence<r...>,
+                                                 Index to_step, std::index_sequence<r...>,
                                                  std::index_sequence<k...>) {
   constexpr Index L = lanes<T>;
   const Index step = runs.step;
@@ -36,16 +36,17 @@ template <class T, int vectors, std::size_t... r, std::size_t... k>
       i += step, w += vectors * L;
     } while (w != end);
   } while (++start != last);
-  ((store(to + Index(k) * L, sum[k])), ...);
+  ((store(to + Index(k / vectors) * to_step + Index(k % vectors) * L, sum[k])), ...);
 }
 
-// to[row][...] = from[row * from_step][...] + the sum over all runs of row[i] * w[...]; `w` goes on
-// by one line of vectors with each number. The order of the sum is that of the runs.
+// to[row * to_step][...] = from[row * from_step][...] + the sum over all runs of row[i] * w[...];
+// `w` goes on by one line of vectors with each number. The order of the sum is that of the runs.
 template <class T, int vectors>
 [[gnu::noinline]] void multiply(const T* const* row, const Runs& runs, const T* w, const T* from,
-                                Index from_step, T* to) {
+                                Index from_step, T* to, Index to_step) {
   constexpr std::size_t rows = block_rows<vectors>;
-  multiply_rows<T, vectors>(row, runs, w, from, from_step, to, std::make_index_sequence<rows>{},
+  multiply_rows<T, vectors>(row, runs, w, from, from_step, to, to_step,
+                            std::make_index_sequence<rows>{},
                             std::make_index_sequence<rows * vectors>{});
 }
 

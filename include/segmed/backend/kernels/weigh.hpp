@@ -106,7 +106,7 @@ struct Weighing {
     constexpr Index at_once = block_rows<vectors>, width = vectors * lanes<T>;
     static constexpr T zero[width] = {};
     for (Index j = 0; j < count; j += at_once, to += at_once * width)
-      multiply<T, vectors>(row + j, runs, values, fresh ? zero : to, fresh ? 0 : width, to);
+      multiply<T, vectors>(row + j, runs, values, fresh ? zero : to, fresh ? 0 : width, to, width);
   }
   void flush(const T* sum, Index block, Index c0, Index count, bool first, double* total) const {
     const Index width = blocks.width(block);
@@ -147,7 +147,7 @@ void weigh_plainly(const Window& w, const Feed<T>& fine, const Feed<T>& coarse, 
   const Index taps = Index(plan.taps.size());
   const Index slice = std::min<Index>(plan.inside, taps > 1 ? 32 : 64);
   std::copy(plan.cells, plan.cells + 3, plan.tile);
-  cut_tile(plan.tile, 128);
+  cut_tile(plan.tile, 128, plan.shorter_rows());
   const Index tiles = plan.target.cases * plan.tiles();
   const Index numbers = plan.groups * taps * plan.inside * blocks.padded;
   const Index most = std::max<Index>(1, (Index(16) << 20) / Index(sizeof(double)) / numbers);

@@ -226,7 +226,7 @@ struct Winograd {
     for (Index q = 0; q < count; q += rows, to += rows * width) {
       const T* row[rows];
       for (Index r = 0; r < rows; ++r) row[r] = values + std::min(q + r, count - 1) * step;
-      multiply<T, vectors>(row, runs, w, zero, 0, to);
+      multiply<T, vectors>(row, runs, w, zero, 0, to, width);
     }
   }
 };

@@ -67,7 +67,7 @@ struct WeighFrequencies {
         const Index at = c0 + std::min(c + r, channels - 1);
         row[r] = values.at(f, at / step, 0) + at % step;
       }
-      multiply<T, vectors>(row, runs, grads.at(f, b, 0), zero, 0, to);
+      multiply<T, vectors>(row, runs, grads.at(f, b, 0), zero, 0, to, vectors * lanes<T>);
     }
   }
 };
