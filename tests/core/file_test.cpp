@@ -27,7 +27,9 @@ TEST_SUITE("core/file") {
     CHECK(read_bytes(path) == "second");
     for (const char* rest : {"a.tmp.123", "a.tmp.123.4"}) std::ofstream(folder / rest) << "half";
     std::ofstream(folder / "a.tmp.notes") << "the user's own";
-    CHECK(remove_unfinished(folder) == 2);
+    fs::create_directories(folder / "runs" / "one");
+    std::ofstream(folder / "runs" / "one" / "last.safetensors.tmp.7.0") << "half";
+    CHECK(remove_unfinished(folder) == 3);
     CHECK(fs::exists(folder / "a.tmp.notes"));
     CHECK(remove_unfinished(folder / "nowhere") == 0);
     fs::remove_all(folder);

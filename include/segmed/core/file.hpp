@@ -12,6 +12,7 @@
 #include <system_error>
 #include <unistd.h>
 #include <utility>
+#include <vector>
 
 #include <segmed/core/config.hpp>
 #include <segmed/core/error.hpp>
@@ -87,16 +88,19 @@ class AtomicFile {
   bool committed_ = false;
 };
 
-/// Removes what killed writers left in a folder that nobody else writes to: temporary files of
-/// AtomicFile. Returns how many there were.
+/// Removes what killed writers left in a folder, and in those below, that nobody else writes to:
+/// temporary files of AtomicFile. Returns how many there were.
 inline Index remove_unfinished(const std::string& folder) {
   Index removed = 0;
   std::error_code ignored_error;
-  for (const auto& entry : std::filesystem::directory_iterator(folder, ignored_error)) {
-    const std::string name = entry.path().filename().string();
+  std::vector<std::filesystem::path> all;
+  for (const auto& entry : std::filesystem::recursive_directory_iterator(folder, ignored_error))
+    all.push_back(entry.path());
+  for (const auto& path : all) {
+    const std::string name = path.filename().string();
     const auto at = name.rfind(".tmp.");
     if (at == name.npos || name.find_first_not_of("0123456789.", at + 5) != name.npos) continue;
-    removed += std::filesystem::remove(entry.path(), ignored_error) ? 1 : 0;
+    removed += std::filesystem::remove(path, ignored_error) ? 1 : 0;
   }
   return removed;
 }

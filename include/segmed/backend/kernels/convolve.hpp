@@ -148,21 +148,20 @@ struct PackedWeights {
     const Index width = blocks.width(block), first = blocks.first(block);
     const Index live = blocks.live(block);
     T* out = to + offset(g, c0, count, phase, block);
-    for (Index t = 0; t < phase.taps; ++t) {
+    for (Index t = 0; t < phase.taps; ++t, out += count * width) {
       const Index k = plan.taps[std::size_t(phase.first_tap + t)].weight;
-      for (Index c = c0; c < c0 + count; ++c, out += width) {
-        if (plan.to_coarse) {
-          const T* from =
-              weight + (k * plan.inside + c) * plan.target.channels + g * plan.outside + first;
-          Index o = 0;
-          for (; o + lanes<T> <= live; o += lanes<T>) store(out + o, load(from + o));
-          for (; o < live; ++o) out[o] = from[o];
-        } else {
-          const T* from =
-              weight + (k * plan.outside + first) * plan.source.channels + g * plan.inside + c;
-          for (Index o = 0; o < live; ++o) out[o] = from[o * plan.source.channels];
-        }
-        for (Index o = live; o < width; ++o) out[o] = 0;
+      if (live < width) std::fill_n(out, count * width, T(0));
+      if (plan.to_coarse) {
+        const T* from =
+            weight + (k * plan.inside + c0) * plan.target.channels + g * plan.outside + first;
+        for (Index c = 0; c < count; ++c, from += plan.target.channels)
+          std::memcpy(out + c * width, from, std::size_t(live) * sizeof(T));
+      } else {
+        // Turned over: read in the order of memory, written within the first-level cache.
+        const T* from =
+            weight + (k * plan.outside + first) * plan.source.channels + g * plan.inside + c0;
+        for (Index o = 0; o < live; ++o, from += plan.source.channels)
+          for (Index c = 0; c < count; ++c) out[c * width + o] = from[c];
       }
     }
   }

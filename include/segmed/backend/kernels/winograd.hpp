@@ -120,36 +120,53 @@ struct TurnWeights {
   Index plane;
   T* to;
 
+  Index tasks() const { return inputs.padded / lanes<T> * outputs.count; }
   void operator()(Index begin, Index end) const {
-    for (Index i = begin; i < end; ++i) turn(i / outputs.count, i % outputs.count);
+    for (Index i = begin; i < end; ++i) turn(i / outputs.count * lanes<T>, i % outputs.count);
   }
 
  private:
-  void turn(Index c, Index b) const {
+  // A vector of source channels from c0 on, a block of outputs.
+  void turn(Index c0, Index b) const {
     constexpr Index L = lanes<T>;
-    T* const scratch = thread_scratch<T, 0>(TurnBlock<T, Turn::weights>::room + 27 * L);
+    const Index count = w.taps(), width = outputs.width(b);
+    const Index vector_step = L * count * L, vectors = outputs.vectors(b);
+    T* const scratch =
+        thread_scratch<T, 0>(TurnBlock<T, Turn::weights>::room + vectors * vector_step);
     T* const taps = scratch + TurnBlock<T, Turn::weights>::room;
-    T* const out = to + inputs.padded * outputs.first(b) + c * outputs.width(b);
-    const Index channels = w.coarse.channels, fine = w.fine.channels, count = w.taps();
-    for (Index v = 0; v < outputs.vectors(b); ++v) {
+    T* const out = to + inputs.padded * outputs.first(b) + c0 * width;
+    const Index live_inputs = std::clamp<Index>(inputs.channels - c0, 0, L);
+    for (Index v = 0; v < vectors; ++v) {
       const Index first = outputs.first(b) + v * L;
-      const Index live = c < inputs.channels ? std::min(L, outputs.channels - first) : 0;
-      if (live < L) std::fill_n(taps, count * L, T(0));
-      for (Index k = 0; k < count; ++k) {
-        T* const tap = taps + k * L;
-        if (to_coarse) {
-          const T* from = weight + (k * fine + c) * channels + first;
-          if (live == L)
-            store(tap, load(from));
-          else
-            for (Index o = 0; o < live; ++o) tap[o] = from[o];
-        } else {  // the transpose flips the kernel
-          const T* from = weight + ((count - 1 - k) * fine + first) * channels + c;
-          for (Index o = 0; o < live; ++o) tap[o] = from[o * channels];
-        }
-      }
-      block(taps, {w.kernel[1] * w.kernel[2] * L, w.kernel[2] * L, L}, out + v * L, plane, scratch);
+      const Index live = std::min(L, outputs.channels - first);
+      T* const at = taps + v * vector_step;
+      if (live < L || live_inputs < L) std::fill_n(at, vector_step, T(0));
+      for (Index k = 0; k < count; ++k)
+        if (to_coarse)
+          read(k, c0, live_inputs, first, live, at + k * L);
+        else
+          read_turned(k, c0, live_inputs, first, live, at + k * L);
     }
+    for (Index c = 0; c < L; ++c)
+      for (Index v = 0; v < vectors; ++v)
+        block(taps + v * vector_step + c * count * L,
+              {w.kernel[1] * w.kernel[2] * L, w.kernel[2] * L, L}, out + c * width + v * L, plane,
+              scratch);
+  }
+  void read(Index k, Index c0, Index inputs_here, Index first, Index live, T* tap) const {
+    const T* from = weight + (k * w.fine.channels + c0) * w.coarse.channels + first;
+    for (Index c = 0; c < inputs_here; ++c, from += w.coarse.channels)
+      if (live == lanes<T>)
+        store(tap + c * w.taps() * lanes<T>, load(from));
+      else
+        std::copy(from, from + live, tap + c * w.taps() * lanes<T>);
+  }
+  // The transpose flips the kernel. Read in the order of memory.
+  void read_turned(Index k, Index c0, Index inputs_here, Index first, Index live, T* tap) const {
+    const T* from =
+        weight + ((w.taps() - 1 - k) * w.fine.channels + first) * w.coarse.channels + c0;
+    for (Index o = 0; o < live; ++o, from += w.coarse.channels)
+      for (Index c = 0; c < inputs_here; ++c) tap[c * w.taps() * lanes<T> + o] = from[c];
   }
 };
 
@@ -291,9 +308,10 @@ void convolve_tiles(const Window& w, bool to_coarse, const Feed<T>& feed, const 
   const Index weights_plane = inputs.padded * outputs.padded + 16;
   const Index weights_bytes = frequencies * weights_plane * Index(sizeof(T));
   const Scratch<T> turned(frequencies * weights_plane);
-  parallel_for(inputs.padded * outputs.count, 8,
-               TurnWeights<T>{w, to_coarse, inputs, outputs, TurnBlock<T, Turn::weights>(m), weight,
-                              weights_plane, turned.data()});
+  const TurnWeights<T> turn_weights{
+      w,      to_coarse,     inputs,       outputs, TurnBlock<T, Turn::weights>(m),
+      weight, weights_plane, turned.data()};
+  parallel_for(turn_weights.tasks(), 1, turn_weights);
 
   Scratch<double> parts;
   if (sink.moments) {
