@@ -92,8 +92,10 @@ class Inventory {
       net.list(*this);
     else if constexpr (Module<M>)
       M::members(net, [this](std::string_view name, auto& part) { below(name, part); });
-    else if constexpr (requires { net.begin(); })
-      for (std::size_t i = 0; i < std::size_t(net.size()); ++i) below(std::to_string(i), net[i]);
+    else if constexpr (requires { net.begin(); }) {
+      std::size_t i = 0;
+      for (auto& part : net) below(std::to_string(i++), part);
+    }
     role_ = before;
   }
 

@@ -76,7 +76,7 @@ std::vector<LoaderCase> training_cases(const C& cohort, bool full) {
   return cases;
 }
 
-/// What a run learns from, whatever the cohort is.
+/// What a run learns from, whatever the cohort is, which must outlive it.
 struct TrainingData {
   ClassTable classes;
   std::vector<LoaderCase> full, partial;
