@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Convolutions beside oneDNN's, run in turns in one process: medians of the ratios of neighbours.
 // SEGMED_CONV and SEGMED_ISA force segmed's algorithm and instruction set.
-//   bench_conv [threads [rounds [part of a shape's name]]]
+//   bench_conv [--json FILE] [threads [rounds [part of a shape's name]]]
 #include <algorithm>
-#include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -14,6 +13,7 @@
 #include <unordered_map>
 #include <vector>
 
+#include "roofline.hpp"
 #include <segmed/backend/convolution.hpp>
 #include <segmed/backend/cpu.hpp>
 
@@ -30,6 +30,18 @@ struct Shape {
     return transposed ? extent[a] : (extent[a] + 2 * padding - kernel) / stride + 1;
   }
   Index fine(int a) const { return transposed ? extent[a] * stride : extent[a]; }
+  // As `compare` names it.
+  std::string row(int pass) const {
+    const char* const kinds[] = {"BM_Conv3d", "BM_Conv3dStride2", "BM_ConvT3d", "BM_Conv3d1x1"};
+    const char* const passes[] = {"Fwd/", "BwdData/", "BwdWeights/"};
+    std::string size = std::to_string(extent[0]);
+    for (int a = 1; a < 3; ++a)
+      if (extent[1] != extent[0]) size += "x" + std::to_string(extent[a]);
+    std::string text = kinds[transposed ? 2 : kernel == 1 ? 3 : stride == 2 ? 1 : 0];
+    text += passes[pass] + std::to_string(inputs) + "x" + std::to_string(outputs) + "/" + size;
+    if (transposed) return text + "/k2s2";
+    return kernel == 3 && stride == 1 ? text + "/k3" : text;
+  }
   // Of the direct algorithm, whichever is used.
   double flops() const {
     return 2.0 * double(inputs * outputs * kernel * kernel * kernel) *
@@ -37,11 +49,7 @@ struct Shape {
   }
 };
 
-double seconds_of(const auto& work) {
-  const auto start = std::chrono::steady_clock::now();
-  work();
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
-}
+using bench::seconds_of;
 
 std::vector<float> numbers(Index n) {
   std::vector<float> x(static_cast<std::size_t>(n));
@@ -208,9 +216,13 @@ double median(std::vector<double> v) {
 }  // namespace
 
 int main(int argc, char** argv) {
+  const char* json = nullptr;
+  if (argc > 2 && std::string(argv[1]) == "--json") json = argv[2], argc -= 2, argv += 2;
+  std::string rows;
   const int threads = argc > 1 ? std::atoi(argv[1]) : 1, rounds = argc > 2 ? std::atoi(argv[2]) : 7;
   const char* only = argc > 3 ? argv[3] : "";
   set_threads(threads);
+  const bench::Roofline peak = json ? bench::roofline() : bench::Roofline{};
   omp_set_num_threads(threads);
   std::printf(
       "kernels %s, %s convolutions, %d threads; ms (GFLOP/s), ratio = oneDNN's best layout / "
@@ -260,6 +272,15 @@ int main(int argc, char** argv) {
         mine.push_back(own / repeats), theirs.push_back(best / repeats);
         ratio.push_back(best / own);
       }
+      char row[400];
+      std::snprintf(
+          row, sizeof row,
+          "%s\n  {\"name\": \"%s\", \"threads\": %d, \"ours_ms\": %.6g, \"peer_ms\": %.6g, "
+          "\"ratio\": %.4g, \"low\": %.4g, \"high\": %.4g, \"roofline\": %.4g}",
+          rows.empty() ? "" : ",", s.row(pass).c_str(), threads, median(mine) * 1e3,
+          median(theirs) * 1e3, median(ratio), *std::min_element(ratio.begin(), ratio.end()),
+          *std::max_element(ratio.begin(), ratio.end()), peak.share(s.flops(), 0, median(mine)));
+      rows += row;
       const char* passes[] = {"forward", "backward-data", "backward-weights"};
       std::printf(
           "%-15s %-17s segmed %8.3f (%5.1f)  oneDNN %8.3f (%5.1f)  ratio %.2f  error %.1e\n",
@@ -268,4 +289,11 @@ int main(int argc, char** argv) {
       std::fflush(stdout);
     }
   }
+  if (!json) return 0;
+  std::FILE* file = std::fopen(json, "w");
+  if (!file) return std::printf("%s cannot be written\n", json), 2;
+  const dnnl_version_t* v = dnnl_version();
+  std::fprintf(file, "{\"peer\": \"oneDNN %d.%d.%d\", \"rows\": [%s\n]}\n", v->major, v->minor,
+               v->patch, rows.c_str());
+  return std::fclose(file) == 0 ? 0 : 2;
 }

@@ -1,0 +1,379 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""The workloads of the benchmarks in PyTorch, MONAI and SciPy, at their best setting.
+
+Reads lines "NAME THREADS" from standard input, prepares and warms up that workload in every setting
+that may be the best one (memory formats, other functions with the same result), keeps the fastest,
+and answers each line with "MS SETTING", or with "- REASON" where there is no peer.
+
+  peer_torch.py [--stock] [--compile]          serve
+  peer_torch.py [--stock] --peak-rss NAME THREADS
+                                               MiB that two runs need above those of the imports
+  peer_torch.py --versions                     the versions, as JSON
+
+--stock leaves glibc's malloc as it is; otherwise it keeps memory and takes huge pages, without
+which large tensors cost page faults on every operation. --compile also tries torch.compile.
+"""
+import importlib
+import json
+import os
+import statistics
+import sys
+import time
+
+TUNABLES = ":".join((
+    "glibc.malloc.hugetlb=1",
+    "glibc.malloc.mmap_max=0",
+    "glibc.malloc.trim_threshold=17179869184",
+    "glibc.malloc.top_pad=268435456",
+    "glibc.malloc.arena_max=1",
+))
+if "--stock" not in sys.argv and os.environ.get("GLIBC_TUNABLES") != TUNABLES:
+    # malloc reads them when a process starts.
+    os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, "GLIBC_TUNABLES": TUNABLES})
+
+import torch
+import torch.nn as nn
+import torch.nn.functional as F
+
+
+def optional(name):
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        return None
+
+
+def peak_memory():
+    with open("/proc/self/status") as status:
+        for line in status:
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    return 0.0
+
+
+def seconds_of(work):
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def formats(dim=3):
+    """Where channels may lie: the name and the memory format."""
+    last = torch.channels_last_3d if dim == 3 else torch.channels_last
+    return (("contiguous", torch.contiguous_format), ("channels last", last))
+
+
+def quiet(work):
+    """A run without gradients that returns its seconds."""
+    def run():
+        with torch.no_grad():
+            return seconds_of(work)
+    return run
+
+
+# ---- each function below returns {setting: run}, and a run returns the seconds that count
+
+
+def elementwise(make, channels, extent, backward):
+    found = {}
+    for name, memory in formats():
+        function, parameters = make(channels)
+        x = torch.randn(1, channels, extent, extent, extent).to(memory_format=memory)
+        if not backward:
+            found[name] = quiet(lambda f=function, x=x: f(x))
+            continue
+        x.requires_grad_(True)
+        y = function(x)
+        g = torch.randn_like(y)
+        wanted = [x, *parameters]
+        found[name] = lambda y=y, wanted=wanted, g=g: seconds_of(
+            lambda: torch.autograd.grad(y, wanted, g, retain_graph=True))
+    return found
+
+
+def instance_norm(channels):
+    norm = nn.InstanceNorm3d(channels, affine=True)
+    return lambda x: F.leaky_relu_(norm(x), 0.01), list(norm.parameters())
+
+
+def group_norm(channels):
+    norm = nn.GroupNorm(8, channels)
+    return lambda x: F.leaky_relu_(norm(x), 0.01), list(norm.parameters())
+
+
+def conv_norm_act_conv(channels, extent, train):
+    found = {}
+    for name, memory in formats():
+        chain = nn.Sequential(
+            nn.Conv3d(channels, channels, 3, padding=1, bias=False),
+            nn.InstanceNorm3d(channels, affine=True),
+            nn.LeakyReLU(0.01, inplace=True),
+            nn.Conv3d(channels, channels, 3, padding=1, bias=False),
+        ).to(memory_format=memory)
+        x = torch.randn(1, channels, extent, extent, extent).to(memory_format=memory)
+        if not train:
+            found[name] = quiet(lambda f=chain, x=x: f(x))
+            continue
+        x.requires_grad_(True)
+        g = torch.randn_like(x)
+        wanted = [x, *chain.parameters()]
+        found[name] = lambda f=chain, x=x, wanted=wanted, g=g: seconds_of(
+            lambda: torch.autograd.grad(f(x), wanted, g))
+    return found
+
+
+def dice_ce(logits, labels, onehot_of):
+    """Dice over all classes, 1e-5 in both parts of the fraction, plus cross-entropy: the mean of
+    MONAI's DiceCELoss(softmax=True, to_onehot_y=True)."""
+    p = torch.softmax(logits, 1)
+    onehot = onehot_of(logits)
+    axes = list(range(2, logits.dim()))
+    overlap = torch.sum(p * onehot, axes)
+    sizes = torch.sum(p, axes) + torch.sum(onehot, axes)
+    dice = 1 - (2 * overlap + 1e-5) / (sizes + 1e-5)
+    return dice.mean() + F.cross_entropy(logits, labels[:, 0])
+
+
+def losses(labels):
+    """The same loss in two ways of writing it."""
+    def scattered(logits):
+        return dice_ce(logits, labels, lambda z: torch.zeros_like(z).scatter_(1, labels, 1))
+    found = {"formula": scattered}
+    monai = optional("monai.losses")
+    if monai:
+        loss = monai.DiceCELoss(softmax=True, to_onehot_y=True)
+        found["MONAI"] = lambda logits: loss(logits, labels)
+    return found
+
+
+def dice_ce_loss(classes, extent, backward):
+    found = {}
+    labels = torch.randint(0, classes, (1, 1, extent, extent, extent))
+    for layout, memory in formats():
+        x = torch.randn(1, classes, extent, extent, extent).to(memory_format=memory)
+        for name, loss in losses(labels).items():
+            if backward:
+                x.requires_grad_(True)
+                run = lambda x=x, loss=loss: seconds_of(lambda: torch.autograd.grad(loss(x), x))
+            else:
+                run = quiet(lambda x=x, loss=loss: loss(x))
+            found[f"{name}, {layout}"] = run
+    return found
+
+
+def block(dim, channels_in, channels_out, stride=1):
+    conv, norm = (nn.Conv3d, nn.InstanceNorm3d) if dim == 3 else (nn.Conv2d, nn.InstanceNorm2d)
+    # No bias: the normalisation would take it away again.
+    return nn.Sequential(
+        conv(channels_in, channels_out, 3, stride, 1, bias=False),
+        norm(channels_out, affine=True),
+        nn.LeakyReLU(0.01, inplace=True),
+        conv(channels_out, channels_out, 3, 1, 1, bias=False),
+        norm(channels_out, affine=True),
+        nn.LeakyReLU(0.01, inplace=True),
+    )
+
+
+class UNet(nn.Module):
+    """Two convolutions a stage, strided down, transposed up."""
+
+    def __init__(self, dim, widths=(32, 64, 128, 256), classes=3):
+        super().__init__()
+        up, head = (nn.ConvTranspose3d, nn.Conv3d) if dim == 3 else (nn.ConvTranspose2d, nn.Conv2d)
+        pairs = list(zip(widths[:-1], widths[1:]))
+        self.down = nn.ModuleList(
+            [block(dim, 1, widths[0])] + [block(dim, a, b, 2) for a, b in pairs])
+        self.up = nn.ModuleList([up(b, a, 2, 2) for a, b in reversed(pairs)])
+        self.back = nn.ModuleList([block(dim, 2 * a, a) for a, _ in reversed(pairs)])
+        self.head = head(widths[0], classes, 1)
+
+    def forward(self, x):
+        levels = []
+        for stage in self.down:
+            x = stage(x)
+            levels.append(x)
+        levels.pop()
+        for up, stage in zip(self.up, self.back):
+            x = stage(torch.cat((up(x), levels.pop()), 1))
+        return self.head(x)
+
+
+def nets(dim):
+    compiling = "--compile" in sys.argv
+    for name, memory in formats(dim):
+        net = UNet(dim).to(memory_format=memory)
+        yield name, memory, net
+        if compiling:
+            yield f"{name}, compiled", memory, torch.compile(net)
+
+
+def unet_inference(dim, extents):
+    found = {}
+    for name, memory, net in nets(dim):
+        x = torch.randn(1, 1, *extents).to(memory_format=memory)
+        net.eval()
+        found[name] = quiet(lambda net=net, x=x: net(x))
+    return found
+
+
+def unet_training(dim, extents, batch):
+    found = {}
+    labels = torch.randint(0, 3, (batch, 1, *extents))
+    loss = losses(labels)["formula"]
+    for name, memory, net in nets(dim):
+        x = torch.randn(batch, 1, *extents).to(memory_format=memory)
+        optimizer = torch.optim.SGD(net.parameters(), lr=1e-2, momentum=0.99, nesterov=True,
+                                    weight_decay=3e-5)
+
+        def step(net=net, x=x, optimizer=optimizer):
+            optimizer.zero_grad(set_to_none=True)
+            loss(net(x)).backward()
+            optimizer.step()
+
+        found[name] = lambda step=step: seconds_of(step)
+    return found
+
+
+def sliding_window(extents, patch, overlap):
+    inferers = optional("monai.inferers")
+    if not inferers:
+        raise LookupError("monai is not installed")
+    inferer = inferers.SlidingWindowInferer(patch, sw_batch_size=1, overlap=overlap,
+                                            mode="gaussian")
+    # The faster memory format for one patch is the faster one for all of them.
+    name = fastest(unet_inference(3, (patch,) * 3))[0]
+    memory = dict(formats())[name.split(",")[0]]
+    net = UNet(3).to(memory_format=memory).eval()
+    x = torch.randn(1, 1, *extents)
+    predict = lambda patches: net(patches.contiguous(memory_format=memory))
+    return {f"MONAI, {name}": quiet(lambda: inferer(x, predict).argmax(1))}
+
+
+def distance_transform(extent):
+    ndimage = optional("scipy.ndimage")
+    if not ndimage:
+        raise LookupError("scipy is not installed")
+    import numpy as np
+    at = np.arange(extent)
+    z, y, x = at[:, None, None], at[None, :, None], at[None, None, :]
+    outside = np.ones((extent,) * 3, np.uint8)
+    rng = np.random.default_rng(1)
+    for _ in range(6):  # some balls
+        c = rng.integers(extent // 8, 7 * extent // 8, 3)
+        outside[(z - c[0]) ** 2 + (y - c[1]) ** 2 + (x - c[2]) ** 2 < (extent // 10) ** 2] = 0
+    return {"scipy": lambda: seconds_of(
+        lambda: ndimage.distance_transform_edt(outside, sampling=(2.0, 0.8, 0.8)))}
+
+
+def resample(extent, to):
+    found = {}
+    x = torch.randn(1, 1, extent, extent, extent)
+    found["torch interpolate"] = quiet(
+        lambda: F.interpolate(x, size=(to,) * 3, mode="trilinear", align_corners=False))
+    ndimage = optional("scipy.ndimage")
+    if ndimage:
+        volume = x[0, 0].numpy()
+        found["scipy zoom"] = lambda: seconds_of(
+            lambda: ndimage.zoom(volume, to / extent, order=1, mode="nearest", grid_mode=True))
+    return found
+
+
+def settings_of(name):
+    """{setting: run} of a workload by its name."""
+    what, *given = name.removeprefix("BM_").split("/")
+    number = [int(g) for g in given if g.isdigit()]
+    backward = what.endswith("Bwd")
+    op = what.removesuffix("FwdBwd").removesuffix("Fwd").removesuffix("Bwd")
+    if op == "DiceCe":
+        return dice_ce_loss(*number, backward)
+    if op == "InstNormLRelu":
+        return elementwise(instance_norm, *number, backward)
+    if op == "GroupNorm8LRelu":
+        return elementwise(group_norm, *number, backward)
+    if op == "ConvNormActConv":
+        return conv_norm_act_conv(*number, backward)
+    if op == "MaxPool2":
+        return elementwise(lambda _: (lambda x: F.max_pool3d(x, 2), ()), *number, backward)
+    if op in ("UpsampleTrilinear2x", "UpsampleNearest2x"):
+        how = ({"mode": "trilinear", "align_corners": False} if "Trilinear" in op
+               else {"mode": "nearest"})
+        return elementwise(
+            lambda _: (lambda x: F.interpolate(x, scale_factor=2, **how), ()), *number, backward)
+    if op == "UNetInfer":
+        return unet_inference(3, (number[0],) * 3)
+    if op == "UNetTrainStep":
+        return unet_training(3, (number[0],) * 3, 1)
+    if op == "UNet2DTrain":
+        return unet_training(2, (number[0],) * 2, int(given[1].removeprefix("b")))
+    if op == "SlidingWindow":
+        extents = [int(e) for e in given[0].split("x")]
+        return sliding_window(extents, int(given[1].removeprefix("roi")),
+                              float(given[2].removeprefix("overlap")))
+    if op == "DistanceTransform":
+        return distance_transform(number[0])
+    if op == "ResampleCt":
+        return resample(number[0], number[0] * 2 // 3)
+    raise LookupError("no such workload")
+
+
+def fastest(settings):
+    """The setting with the shortest run after a warm-up."""
+    if len(settings) == 1:
+        (name, run), = settings.items()
+        run()
+        return name, run
+    taken = {}
+    for name, run in settings.items():
+        first = run()
+        # What a first run costs beside does not matter where it takes seconds.
+        taken[name] = first if first > 2 else median_seconds(run)
+    best = min(taken, key=taken.get)
+    return best, settings[best]
+
+
+def median_seconds(run):
+    """The median of the runs that fit into a tenth of a second, at least one."""
+    taken = []
+    while sum(taken) < 0.1:
+        taken.append(run())
+    return statistics.median(taken)
+
+
+def serve():
+    ready = setting = run = None
+    for line in sys.stdin:
+        name, threads = line.split()
+        try:
+            if ready != (name, threads):
+                run = ready = None  # frees the memory of the last one
+                torch.set_num_threads(int(threads))
+                torch.manual_seed(0)
+                setting, run = fastest(settings_of(name))
+                ready = (name, threads)
+            print(f"{1e3 * median_seconds(run):.6g} {setting}", flush=True)
+        except LookupError as why:
+            print(f"- {why}", flush=True)
+
+
+def main():
+    if "--versions" in sys.argv:
+        found = {"torch": torch.__version__}
+        for name in ("monai", "scipy"):
+            if module := optional(name):
+                found[name] = module.__version__
+        print(json.dumps(found))
+    elif "--peak-rss" in sys.argv:
+        name, threads = sys.argv[sys.argv.index("--peak-rss") + 1:][:2]
+        torch.set_num_threads(int(threads))
+        before = peak_memory()
+        run = next(iter(settings_of(name).values()))
+        run()
+        run()
+        print(f"{peak_memory() - before:.1f}")
+    else:
+        serve()
+
+
+if __name__ == "__main__":
+    main()
