@@ -4,8 +4,8 @@
 //
 //   bench_X [--threads 1,2] [options of Google Benchmark]
 //   bench_X --list                      the names
-//   bench_X --serve                     reads lines "NAME THREADS" and answers each with "MS
-//   SHARE":
+//   bench_X --check                     compares results with plain ones, times nothing
+//   bench_X --serve                     reads lines "NAME THREADS", answers "MS SHARE" to each:
 //                                       milliseconds, and the share of the roofline (0: not
 //                                       counted)
 //   bench_X --peak-rss NAME THREADS     MiB that two runs need above what the program had before
@@ -186,7 +186,7 @@ inline int run_program(int argc, char** argv, const std::function<std::vector<Ch
   std::vector<int> threads{1};
   if (const int all = int(std::thread::hardware_concurrency()); all > 1) threads.push_back(all);
   std::vector<char*> rest{argv[0]};
-  bool serves = false;
+  bool serves = false, only_checks = false;
   for (int i = 1; i < argc; ++i) {
     const std::string option = argv[i];
     if (option == "--list") {
@@ -204,6 +204,8 @@ inline int run_program(int argc, char** argv, const std::function<std::vector<Ch
     }
     if (option == "--serve") {
       serves = true;
+    } else if (option == "--check") {
+      only_checks = true;
     } else if (option == "--threads" && i + 1 < argc) {
       threads.clear();
       std::istringstream list(argv[++i]);
@@ -219,6 +221,7 @@ inline int run_program(int argc, char** argv, const std::function<std::vector<Ch
                    check.what.c_str(), check.error, check.allowed);
       return 1;
     }
+  if (only_checks) return 0;
   if (serves) return serve(bench), 0;
   int count = int(rest.size());
   benchmark::Initialize(&count, rest.data());
