@@ -54,6 +54,40 @@ TEST_CASE("the gradient of pooling is that of central differences") {
         }) < 1e-7);
 }
 
+TEST_CASE("channels side by side are what each of them is alone") {
+  const Index channels = 43, rows = 2 * 5 * 6;
+  auto all = numbers<double>(rows * channels, 3);
+  all[4 * channels + 7] = all[17 * channels + 41] = std::nan("");  // wins every window it is in
+  const auto run = [](const std::vector<double>& values, Index count, auto op) {
+    return seen(op(Map2({2, 1, 5, 6, count}, Storage<double, Cpu>(values))));
+  };
+  const auto pool = [](const Map2& x) { return max_pool(x, Extent2{2, 3}, Extent2{2, 1}); };
+  const auto linear = [](const Map2& x) {
+    return stretch(x, Extent2{7, 11}, Interpolation::linear);
+  };
+  const auto nearest = [](const Map2& x) {
+    return stretch(x, Extent2{3, 13}, Interpolation::nearest);
+  };
+  const auto compare = [&](auto op) {
+    const auto whole = run(all, channels, op);
+    for (Index c = 0; c < channels; ++c) {
+      std::vector<double> one;
+      for (Index row = 0; row < rows; ++row) one.push_back(all[std::size_t(row * channels + c)]);
+      const auto alone = run(one, 1, op);
+      Index different = 0;
+      for (std::size_t i = 0; i < alone.size(); ++i) {
+        const double made = whole[i * std::size_t(channels) + std::size_t(c)];
+        different += made == alone[i] || (std::isnan(made) && std::isnan(alone[i])) ? 0 : 1;
+      }
+      CHECK(different == 0);
+    }
+  };
+  compare(pool), compare(linear), compare(nearest);
+  CHECK(std::isnan(run(all, channels, pool)[2 * channels + 7]));
+  for (const auto& op : {std::function<Map2(const Map2&)>(pool), {linear}, {nearest}})
+    CHECK(gradient_of<Map2>({1, 1, 5, 6, channels}, op) < 1e-7);
+}
+
 TEST_CASE("the gradients of windows, flips and turns are those of central differences") {
   const Grid grid{2, 3, 4, 2, 2};
   CHECK(gradient_of<Map3>(grid, [](const Map3& x) {

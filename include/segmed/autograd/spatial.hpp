@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Ops that move voxels: upsampling, pooling, flips, quarter turns, crops and padding.
 #pragma once
+#include <algorithm>
+#include <vector>
+
 #include <segmed/autograd/features.hpp>
 
 namespace segmed {
@@ -144,89 +147,126 @@ F rot90(const F& x, int turns, std::size_t first, std::size_t second) {
   return rearranged(x, r);
 }
 
-/// The weights with which an output position of one axis reads input positions: nearest, or linear
-/// between pixel centres with the edge repeated (PyTorch's align_corners = False).
-struct AxisStretch {
-  Index in, out;
-  bool linear;
-
-  struct Tap {
-    Index first, second;
-    double weight;  // of the second
-  };
-  SEGMED_HD Tap operator()(Index o) const {
-    if (!linear) return {o * in / out, o * in / out, 0.0};
-    double at = (double(o) + 0.5) * double(in) / double(out) - 0.5;
-    if (at < 0) at = 0;
-    const Index first = Index(at);
-    return {first, first + 1 < in ? first + 1 : first, at - double(first)};
-  }
-  SEGMED_HD double weight(Index o, Index i) const {
-    const Tap t = (*this)(o);
-    return (t.first == i ? 1 - t.weight : 0) + (t.second == i ? t.weight : 0);
-  }
-  /// The output positions that may read input position i: from first_reader(i) to last_reader(i).
-  SEGMED_HD Index first_reader(Index i) const {
-    const Index o = Index((double(i) - 1) * double(out) / double(in)) - 1;
-    return o < 0 || i == 0 ? 0 : o;
-  }
-  SEGMED_HD Index last_reader(Index i) const {
-    const Index o = Index((double(i) + 2) * double(out) / double(in)) + 1;
-    return o < out && i + 1 < in ? o : out - 1;
-  }
+/// What an output position of one axis reads.
+struct StretchTap {
+  Index first, second;
+  double weight;  // of the second
 };
-template <class T>
+/// An output position that reads an input position, and with which weight.
+struct StretchReader {
+  Index at;
+  double weight;
+};
+/// How one axis is stretched, both ways round: nearest, or linear between pixel centres with the
+/// edge repeated (PyTorch's align_corners = False).
+template <Device D>
+class AxisStretch {
+ public:
+  struct View {
+    const StretchTap* taps;        // of each output position
+    const StretchReader* readers;  // of input position i those from begin[i] to begin[i + 1],
+    const Index* begin;            // in the order of the output
+  };
+  AxisStretch(Index in, Index out, bool linear) {
+    std::vector<StretchTap> taps;
+    std::vector<std::vector<StretchReader>> readers(static_cast<std::size_t>(in));
+    for (Index o = 0; o < out; ++o) {
+      const StretchTap tap =
+          linear ? between(o, in, out) : StretchTap{o * in / out, o * in / out, 0};
+      taps.push_back(tap);
+      const bool one = tap.first == tap.second;
+      readers[std::size_t(tap.first)].push_back({o, one ? 1 : 1 - tap.weight});
+      if (!one && tap.weight > 0) readers[std::size_t(tap.second)].push_back({o, tap.weight});
+    }
+    std::vector<Index> begin{0};
+    std::vector<StretchReader> all;
+    for (const auto& list : readers) {
+      all.insert(all.end(), list.begin(), list.end());
+      begin.push_back(Index(all.size()));
+    }
+    taps_ = Storage<StretchTap, D>(taps);
+    readers_ = Storage<StretchReader, D>(all);
+    begin_ = Storage<Index, D>(begin);
+  }
+  View view() const { return {taps_.read(), readers_.read(), begin_.read()}; }
+
+ private:
+  static StretchTap between(Index o, Index in, Index out) {
+    const double at = std::max(0.0, (double(o) + 0.5) * double(in) / double(out) - 0.5);
+    const Index first = Index(at);
+    return {first, std::min(first + 1, in - 1), at - double(first)};
+  }
+  Storage<StretchTap, D> taps_;
+  Storage<StretchReader, D> readers_;
+  Storage<Index, D> begin_;
+};
+
+/// Output voxels from input voxels.
+template <class T, Device D>
 struct StretchKernel {
+  using Axis = typename AxisStretch<D>::View;
   Grid in, out;
-  AxisStretch z, y, x;
+  bool linear;
+  Axis z, y, x;
   const T* from;
   T* to;
-  SEGMED_HD void operator()(Index row, Index c) const {
+  SEGMED_HD void operator()(Index row, Index c) const { columns<1>(row, c); }
+  template <int n>
+  SEGMED_HD void columns(Index row, Index c) const {
     using W = Wide<T>;
-    const Index v = row % out.voxels();
-    const T* base = from + row / out.voxels() * in.voxels() * in.channels + c;
-    const AxisStretch::Tap tz = z(v / out.width / out.height), ty = y(v / out.width % out.height),
-                           tx = x(v % out.width);
-    const auto at = [&](Index d, Index h, Index w) {
-      return W(base[((d * in.height + h) * in.width + w) * in.channels]);
+    const Index v = row % out.voxels(), w = v % out.width, dh = v / out.width;
+    const StretchTap tz = z.taps[dh / out.height], ty = y.taps[dh % out.height], tx = x.taps[w];
+    const T* const base = from + row / out.voxels() * in.voxels() * in.channels + c;
+    const auto at = [&](Index d, Index h, Index i) {
+      return base + ((d * in.height + h) * in.width + i) * in.channels;
     };
-    if (!x.linear) {
-      to[row * out.channels + c] = T(at(tz.first, ty.first, tx.first));
+    T* const put = to + row * out.channels + c;
+    if (!linear) {
+      const T* const one = at(tz.first, ty.first, tx.first);
+      for (int k = 0; k < n; ++k) put[k] = one[k];
       return;
     }
-    const auto along_x = [&](Index d, Index h) {
-      return at(d, h, tx.first) * W(1 - tx.weight) + at(d, h, tx.second) * W(tx.weight);
-    };
-    const auto along_y = [&](Index d) {
-      return along_x(d, ty.first) * W(1 - ty.weight) + along_x(d, ty.second) * W(ty.weight);
-    };
-    to[row * out.channels + c] =
-        T(along_y(tz.first) * W(1 - tz.weight) + along_y(tz.second) * W(tz.weight));
+    W sum[n];
+    for (int k = 0; k < n; ++k) sum[k] = 0;
+    for (int d = 0; d < 2; ++d)
+      for (int h = 0; h < 2; ++h) {
+        const Index dz = d ? tz.second : tz.first, dy = h ? ty.second : ty.first;
+        const T *const left = at(dz, dy, tx.first), *const right = at(dz, dy, tx.second);
+        const W by = W((d ? tz.weight : 1 - tz.weight) * (h ? ty.weight : 1 - ty.weight));
+        const W a = by * W(1 - tx.weight), b = by * W(tx.weight);
+        for (int k = 0; k < n; ++k) sum[k] += W(left[k]) * a + W(right[k]) * b;
+      }
+    for (int k = 0; k < n; ++k) put[k] = T(sum[k]);
   }
 };
-template <class T>
-struct StretchPull {  // one item per (input row, channel)
+/// The gradient of input voxels, each from the output voxels that read it.
+template <class T, Device D>
+struct StretchPull {
+  using Axis = typename AxisStretch<D>::View;
   Grid in, out;
-  AxisStretch z, y, x;
+  Axis z, y, x;
   const T* g;
   T* gx;
-  SEGMED_HD void operator()(Index row, Index c) const {
+  SEGMED_HD void operator()(Index row, Index c) const { columns<1>(row, c); }
+  template <int n>
+  SEGMED_HD void columns(Index row, Index c) const {
     using W = Wide<T>;
     const Index v = row % in.voxels();
-    const Index d = v / in.width / in.height, h = v / in.width % in.height, w = v % in.width;
-    const T* base = g + row / in.voxels() * out.voxels() * out.channels + c;
-    W total = 0;
-    for (Index oz = z.first_reader(d); oz <= z.last_reader(d); ++oz) {
-      const double wz = z.weight(oz, d);
-      for (Index oy = y.first_reader(h); wz != 0 && oy <= y.last_reader(h); ++oy) {
-        const double wy = wz * y.weight(oy, h);
-        for (Index ox = x.first_reader(w); wy != 0 && ox <= x.last_reader(w); ++ox)
-          total += W(wy * x.weight(ox, w)) *
-                   W(base[((oz * out.height + oy) * out.width + ox) * out.channels]);
-      }
-    }
-    T& to = gx[row * in.channels + c];
-    to = T(W(to) + total);
+    const Index w = v % in.width, h = v / in.width % in.height, d = v / in.width / in.height;
+    const T* const base = g + row / in.voxels() * out.voxels() * out.channels + c;
+    W total[n];
+    for (int k = 0; k < n; ++k) total[k] = 0;
+    for (Index i = z.begin[d]; i < z.begin[d + 1]; ++i)
+      for (Index j = y.begin[h]; j < y.begin[h + 1]; ++j)
+        for (Index l = x.begin[w]; l < x.begin[w + 1]; ++l) {
+          const StretchReader rz = z.readers[i], ry = y.readers[j], rx = x.readers[l];
+          const W by = W(rz.weight * ry.weight * rx.weight);
+          const T* const from =
+              base + ((rz.at * out.height + ry.at) * out.width + rx.at) * out.channels;
+          for (int k = 0; k < n; ++k) total[k] += by * W(from[k]);
+        }
+    T* const to = gx + row * in.channels + c;
+    for (int k = 0; k < n; ++k) to[k] = T(W(to[k]) + total[k]);
   }
 };
 
@@ -244,14 +284,16 @@ F stretch(const F& input, const std::array<Index, F::dim>& extent, Interpolation
     *to[a + 3 - F::dim] = extent[a];
   }
   const bool linear = how == Interpolation::linear;
-  const AxisStretch z{in.depth, out.depth, linear}, y{in.height, out.height, linear},
-      x{in.width, out.width, linear};
+  const AxisStretch<D> z(in.depth, out.depth, linear), y(in.height, out.height, linear),
+      x(in.width, out.width, linear);
   F result(out, source.tracked());
   D::launch_rows(out.rows(), out.channels,
-                 StretchKernel<T>{in, out, z, y, x, source.data(), result.mutable_data()});
+                 StretchKernel<T, D>{in, out, linear, z.view(), y.view(), x.view(), source.data(),
+                                     result.mutable_data()});
   record_dense(result, {}, [=](const T* g) {
-    D::launch_rows(in.rows(), in.channels,
-                   StretchPull<T>{in, out, z, y, x, g, source.gradient_to_add()});
+    D::launch_rows(
+        in.rows(), in.channels,
+        StretchPull<T, D>{in, out, z.view(), y.view(), x.view(), g, source.gradient_to_add()});
   });
   return result;
 }
@@ -265,42 +307,84 @@ F upsample(const F& x, const std::array<Index, F::dim>& factor, Interpolation ho
   return stretch(x, extent, how);
 }
 
+/// The largest value under each window, which lies within the grid, and which tap it was.
 template <class T>
 struct PoolKernel {
   Window w;
   const T* x;
   T* y;
-  std::uint8_t* winner;  // which tap
-  SEGMED_HD void operator()(Index row, Index c) const {
-    const Index n = row / w.coarse.voxels(), v = row % w.coarse.voxels();
-    const Index i = row * w.coarse.channels + c;
-    bool any = false;
-    for (Index k = 0; k < w.taps(); ++k) {
-      const Index u = w.fine_voxel(v, k);
-      if (u < 0) continue;
-      const T value = x[(n * w.fine.voxels() + u) * w.fine.channels + c];
-      // As in PyTorch: the first of equals wins, and a NaN wins over all.
-      if (any && !(Wide<T>(value) > Wide<T>(y[i])) && Wide<T>(value) == Wide<T>(value)) continue;
-      y[i] = value, winner[i] = std::uint8_t(k), any = true;
-    }
+  std::uint8_t* winner;
+  SEGMED_HD void operator()(Index row, Index c) const { columns<1>(row, c); }
+  template <int n>
+  SEGMED_HD void columns(Index row, Index c) const {
+    using W = Wide<T>;
+    const Index v = row % w.coarse.voxels(), channels = w.fine.channels;
+    const Index d = v / w.coarse.width / w.coarse.height * w.stride[0],
+                h = v / w.coarse.width % w.coarse.height * w.stride[1],
+                l = v % w.coarse.width * w.stride[2];
+    const T* const base =
+        x +
+        (row / w.coarse.voxels() * w.fine.voxels() + (d * w.fine.height + h) * w.fine.width + l) *
+            channels +
+        c;
+    W best[n];
+    std::int32_t which[n];
+    for (int i = 0; i < n; ++i) best[i] = W(base[i]), which[i] = 0;
+    std::int32_t tap = 0;
+    for (Index a = 0; a < w.kernel[0]; ++a)
+      for (Index b = 0; b < w.kernel[1]; ++b)
+        for (Index e = 0; e < w.kernel[2]; ++e, ++tap) {
+          const T* const from = base + ((a * w.fine.height + b) * w.fine.width + e) * channels;
+          for (int i = 0; i < n; ++i) {
+            // As in PyTorch: the first of equals wins, and a NaN wins over all.
+            const W value = W(from[i]);
+            const bool wins = (value > best[i]) | (value != value);
+            best[i] = wins ? value : best[i];
+            which[i] = wins ? tap : which[i];
+          }
+        }
+    const Index at = row * w.coarse.channels + c;
+    for (int i = 0; i < n; ++i) y[at + i] = T(best[i]);
+    for (int i = 0; i < n; ++i) winner[at + i] = std::uint8_t(which[i]);
   }
 };
+/// The gradient of input voxels, each from all windows that it lies under.
 template <class T>
-struct PoolPull {  // one item per (input row, channel), because windows may overlap
+struct PoolPull {
   Window w;
   const T* g;
   const std::uint8_t* winner;
   T* gx;
-  SEGMED_HD void operator()(Index row, Index c) const {
-    const Index n = row / w.fine.voxels(), u = row % w.fine.voxels();
-    Wide<T> total = 0;
-    for (Index k = 0; k < w.taps(); ++k)
-      if (const Index v = w.coarse_voxel(u, k); v >= 0) {
-        const Index i = (n * w.coarse.voxels() + v) * w.coarse.channels + c;
-        if (winner[i] == k) total += Wide<T>(g[i]);
-      }
-    T& to = gx[row * w.fine.channels + c];
-    to = T(Wide<T>(to) + total);
+  SEGMED_HD void operator()(Index row, Index c) const { columns<1>(row, c); }
+  template <int n>
+  SEGMED_HD void columns(Index row, Index c) const {
+    using W = Wide<T>;
+    const Index u = row % w.fine.voxels();
+    const Index at[3] = {u / w.fine.width / w.fine.height, u / w.fine.width % w.fine.height,
+                         u % w.fine.width};
+    const Index extent[3] = {w.coarse.depth, w.coarse.height, w.coarse.width};
+    Index first[3], last[3];
+    for (int a = 0; a < 3; ++a) {
+      const Index before = at[a] - w.kernel[a];
+      first[a] = before < 0 ? 0 : before / w.stride[a] + 1;
+      last[a] = at[a] / w.stride[a] < extent[a] ? at[a] / w.stride[a] : extent[a] - 1;
+    }
+    W total[n];
+    for (int i = 0; i < n; ++i) total[i] = 0;
+    const Index base = row / w.fine.voxels() * w.coarse.voxels();
+    // Taps in ascending order, that is windows in descending order.
+    for (Index d = last[0]; d >= first[0]; --d)
+      for (Index h = last[1]; h >= first[1]; --h)
+        for (Index l = last[2]; l >= first[2]; --l) {
+          const Index tap =
+              ((at[0] - d * w.stride[0]) * w.kernel[1] + at[1] - h * w.stride[1]) * w.kernel[2] +
+              at[2] - l * w.stride[2];
+          const Index from =
+              (base + (d * w.coarse.height + h) * w.coarse.width + l) * w.coarse.channels + c;
+          for (int i = 0; i < n; ++i) total[i] += winner[from + i] == tap ? W(g[from + i]) : W(0);
+        }
+    T* const to = gx + row * w.fine.channels + c;
+    for (int i = 0; i < n; ++i) to[i] = T(W(to[i]) + total[i]);
   }
 };
 /// The largest value under a window of `kernel` voxels that moves by `stride`.

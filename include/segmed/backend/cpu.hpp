@@ -32,11 +32,19 @@ struct Cpu {
       for (Index i = begin; i < end; ++i) kernel(i);
     });
   }
+  /// A kernel may do several columns of a row at once, `columns<n>(row, first)`: what they share is
+  /// then found once, and a compiler makes vectors of the rest.
   template <class Kernel>
   static void launch_rows(Index rows, Index columns, const Kernel& kernel) {
     parallel_for(rows, 1 + 4096 / (columns + 1), [&](Index begin, Index end) {
-      for (Index row = begin; row < end; ++row)
-        for (Index c = 0; c < columns; ++c) kernel(row, c);
+      for (Index row = begin; row < end; ++row) {
+        Index c = 0;
+        if constexpr (requires { kernel.template columns<8>(row, c); }) {
+          for (; c + 32 <= columns; c += 32) kernel.template columns<32>(row, c);
+          for (; c + 8 <= columns; c += 8) kernel.template columns<8>(row, c);
+        }
+        for (; c < columns; ++c) kernel(row, c);
+      }
     });
   }
 
