@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Pooling and upsampling, forward and backward each by itself.
 #include "workload.hpp"
+#include <segmed/autograd/pool.hpp>
 #include <segmed/autograd/scalar.hpp>
 #include <segmed/autograd/spatial.hpp>
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "oracle.hpp"
 #include <segmed/autograd/normalize.hpp>
+#include <segmed/autograd/pool.hpp>
 #include <segmed/autograd/spatial.hpp>
 
 TEST_SUITE_BEGIN("autograd/spatial");

@@ -5,6 +5,7 @@
 #include <segmed/autograd/module.hpp>
 #include <segmed/autograd/normalize.hpp>
 #include <segmed/autograd/pointwise.hpp>
+#include <segmed/autograd/pool.hpp>
 #include <segmed/autograd/spatial.hpp>
 
 namespace segmed {

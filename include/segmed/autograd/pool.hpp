@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+#include <segmed/autograd/features.hpp>
+
+namespace segmed {
+
+/// The largest value under each window, which lies within the grid, and which tap it was.
+template <class T>
+struct PoolKernel {
+  Window w;
+  const T* x;
+  T* y;
+  std::uint8_t* winner;
+  SEGMED_HD void operator()(Index row, Index c) const { columns<1>(row, c); }
+  template <int n>
+  SEGMED_HD void columns(Index row, Index c) const {
+    using W = Wide<T>;
+    const Index v = row % w.coarse.voxels(), channels = w.fine.channels;
+    const Index d = v / w.coarse.width / w.coarse.height * w.stride[0],
+                h = v / w.coarse.width % w.coarse.height * w.stride[1],
+                l = v % w.coarse.width * w.stride[2];
+    const T* const base =
+        x +
+        (row / w.coarse.voxels() * w.fine.voxels() + (d * w.fine.height + h) * w.fine.width + l) *
+            channels +
+        c;
+    W best[n];
+    std::int32_t which[n];
+    for (int i = 0; i < n; ++i) best[i] = W(base[i]), which[i] = 0;
+    std::int32_t tap = 0;
+    for (Index a = 0; a < w.kernel[0]; ++a)
+      for (Index b = 0; b < w.kernel[1]; ++b)
+        for (Index e = 0; e < w.kernel[2]; ++e, ++tap) {
+          const T* const from = base + ((a * w.fine.height + b) * w.fine.width + e) * channels;
+          for (int i = 0; i < n; ++i) {
+            // As in PyTorch: the first of equals wins, and a NaN wins over all.
+            const W value = W(from[i]);
+            const bool wins = (value > best[i]) | (value != value);
+            best[i] = wins ? value : best[i];
+            which[i] = wins ? tap : which[i];
+          }
+        }
+    const Index at = row * w.coarse.channels + c;
+    for (int i = 0; i < n; ++i) y[at + i] = T(best[i]);
+    for (int i = 0; i < n; ++i) winner[at + i] = std::uint8_t(which[i]);
+  }
+};
+/// The gradient of input voxels, each from all windows that it lies under.
+template <class T>
+struct PoolPull {
+  Window w;
+  const T* g;
+  const std::uint8_t* winner;
+  T* gx;
+  SEGMED_HD void operator()(Index row, Index c) const { columns<1>(row, c); }
+  template <int n>
+  SEGMED_HD void columns(Index row, Index c) const {
+    using W = Wide<T>;
+    const Index u = row % w.fine.voxels();
+    const Index at[3] = {u / w.fine.width / w.fine.height, u / w.fine.width % w.fine.height,
+                         u % w.fine.width};
+    const Index extent[3] = {w.coarse.depth, w.coarse.height, w.coarse.width};
+    Index first[3], last[3];
+    for (int a = 0; a < 3; ++a) {
+      const Index before = at[a] - w.kernel[a];
+      first[a] = before < 0 ? 0 : before / w.stride[a] + 1;
+      last[a] = at[a] / w.stride[a] < extent[a] ? at[a] / w.stride[a] : extent[a] - 1;
+    }
+    W total[n];
+    for (int i = 0; i < n; ++i) total[i] = 0;
+    const Index base = row / w.fine.voxels() * w.coarse.voxels();
+    // Taps in ascending order, that is windows in descending order.
+    for (Index d = last[0]; d >= first[0]; --d)
+      for (Index h = last[1]; h >= first[1]; --h)
+        for (Index l = last[2]; l >= first[2]; --l) {
+          const Index tap =
+              ((at[0] - d * w.stride[0]) * w.kernel[1] + at[1] - h * w.stride[1]) * w.kernel[2] +
+              at[2] - l * w.stride[2];
+          const Index from =
+              (base + (d * w.coarse.height + h) * w.coarse.width + l) * w.coarse.channels + c;
+          for (int i = 0; i < n; ++i) total[i] += winner[from + i] == tap ? W(g[from + i]) : W(0);
+        }
+    T* const to = gx + row * w.fine.channels + c;
+    for (int i = 0; i < n; ++i) to[i] = T(W(to[i]) + total[i]);
+  }
+};
+/// The largest value under a window of `kernel` voxels that moves by `stride`.
+template <FeatureMap F>
+F max_pool(const F& input, const std::array<Index, F::dim>& kernel,
+           const std::array<Index, F::dim>& stride) {
+  using T = typename F::value_type;
+  using D = typename F::device;
+  const F x = value(input);
+  Window w;
+  w.fine = w.coarse = x.grid();
+  Index* const to[3] = {&w.coarse.depth, &w.coarse.height, &w.coarse.width};
+  for (std::size_t a = 0; a < F::dim; ++a) {
+    const std::size_t axis = a + 3 - F::dim;
+    w.kernel[axis] = kernel[a], w.stride[axis] = stride[a];
+    require(kernel[a] > 0 && stride[a] > 0 && *to[axis] >= kernel[a], "max_pool", "a kernel of ",
+            kernel[a], " and stride ", stride[a], " on axis ", a, " of ", w.fine);
+    *to[axis] = (*to[axis] - kernel[a]) / stride[a] + 1;
+  }
+  require(w.taps() <= 255, "max_pool", "a window of ", w.taps(), " voxels; at most 255");
+  F y(w.coarse, x.tracked());
+  Storage<std::uint8_t, D> winner(w.coarse.size(), Uninitialized{});
+  D::launch_rows(w.coarse.rows(), w.coarse.channels,
+                 PoolKernel<T>{w, x.data(), y.mutable_data(), winner.write()});
+  record_dense(y, {}, [=](const T* g) {
+    D::launch_rows(w.fine.rows(), w.fine.channels,
+                   PoolPull<T>{w, g, winner.read(), x.gradient_to_add()});
+  });
+  return y;
+}
+
+}  // namespace segmed
