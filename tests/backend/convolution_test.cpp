@@ -247,6 +247,10 @@ TEST_SUITE("backend/convolution") {
              window({1, 8, 7, 9, 12}, 12, 3, 2, 1, 1, 4),
              window({1, 7, 6, 5, 2}, 4, 5, 3, 2),
              window({1, 1, 1, 1, 20}, 20, 3, 1, 1),
+             // Rows of one cell more than are summed at once, and tiles that share rows.
+             window({2, 3, 7, 41, 9}, 3, 1, 1, 0),
+             window({1, 5, 6, 25, 6}, 1, 3, 1, 1),
+             window({1, 6, 24, 49, 5}, 11, 3, 1, 1),
          }) {
       Problem<T> p;
       p.w = w, p.seed = seed++;

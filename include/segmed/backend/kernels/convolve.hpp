@@ -470,7 +470,8 @@ struct Convolution {
     const Bias bias(*this, task.g, b);
     const Place place = place_of(task, phase);
     const Index live = blocks.live(b), step = plan.target_step[2] * sink.grid[0].channels;
-    // Zeros in dead lanes fall on the voxels behind, which are written next.
+    // Zeros in dead lanes fall on the voxels behind, which are written next; not beyond the row,
+    // whose neighbours are other tasks'.
     const bool spills = plan.groups == 1 && blocks.count == 1 && plan.target_step[2] == 1;
     for (Index z = 0; z < place.size[0]; ++z)
       for (Index y = 0; y < place.size[1]; ++y) {
@@ -479,7 +480,8 @@ struct Convolution {
         const Index cell = (z * task.extent[1] + y) * task.extent[2];
         for (Index x = 0; x < place.size[2]; x += count) {
           const Index i = std::min(x, place.size[2] - count);
-          const bool direct = live == width || (spills && i + count < place.size[2]);
+          const bool direct =
+              live == width || (spills && (i + count - 1) * step + width <= place.size[2] * step);
           const T* row[count];
           T aside[count * width];
           reads.rows(cell + i, count, row);
