@@ -85,7 +85,7 @@ struct Counter {
   }
 };
 struct Student {
-  Frozen<Layer> teacher{Layer{}};
+  Frozen<Layer> teacher = Layer();
   Counter counter;
   P own = P(3);
   static void members(auto& self, auto&& visit) {
