@@ -41,6 +41,7 @@ measure() {
 
 echo '#include <segmed/segmed.hpp>' >"$unit"
 measure "umbrella, linked" 3 "$unit" "$@" "${flags[@]}" -DSEGMED_KERNELS_LINKED
+measure "umbrella, header-only" 12 "$unit" "$@" "${flags[@]}"
 measure "hello, linked" 8 "$root/examples/hello.cpp" "$@" "${flags[@]}" -DSEGMED_KERNELS_LINKED
 measure "hello, header-only" 15 "$root/examples/hello.cpp" "$@" "${flags[@]}"
 exit $status

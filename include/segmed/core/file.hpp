@@ -92,10 +92,14 @@ class AtomicFile {
 /// temporary files of AtomicFile. Returns how many there were.
 inline Index remove_unfinished(const std::string& folder) {
   Index removed = 0;
-  std::error_code ignored_error;
+  std::error_code end_of_list, ignored_error;
   std::vector<std::filesystem::path> all;
-  for (const auto& entry : std::filesystem::recursive_directory_iterator(folder, ignored_error))
-    all.push_back(entry.path());
+  // By hand, since the loop over a range would throw for a folder that vanishes meanwhile.
+  using Below = std::filesystem::recursive_directory_iterator;
+  const auto unreadable = std::filesystem::directory_options::skip_permission_denied;
+  for (Below at(folder, unreadable, end_of_list); !end_of_list && at != Below();
+       at.increment(end_of_list))
+    all.push_back(at->path());
   for (const auto& path : all) {
     const std::string name = path.filename().string();
     const auto at = name.rfind(".tmp.");

@@ -109,12 +109,18 @@ class CaseStore {
   std::vector<CaseFault> faults_;
 };
 
-/// A store over a cohort, which must outlive it.
+/// A store of prepared cases, of what `load` gives by number.
+inline std::shared_ptr<CaseStore> make_store(std::function<Example(Index)> load,
+                                             const Preparation& how,
+                                             Index budget_bytes = Index{2} << 30) {
+  return std::make_shared<CaseStore>(
+      [load = std::move(load), how](Index i) { return make_ready(load(i), how); }, budget_bytes);
+}
+/// The same over a cohort, which must outlive it.
 template <Cohort C>
 std::shared_ptr<CaseStore> make_store(const C& cohort, const Preparation& how,
                                       Index budget_bytes = Index{2} << 30) {
-  return std::make_shared<CaseStore>(
-      [&cohort, how](Index i) { return make_ready(cohort.load(i), how); }, budget_bytes);
+  return make_store([&cohort](Index i) -> Example { return cohort.load(i); }, how, budget_bytes);
 }
 
 /// The patches of one step.

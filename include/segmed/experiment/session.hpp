@@ -268,11 +268,7 @@ RunSession<F>::RunSession(const RunOptions& options, TrainingData data, Learner<
       data_(std::move(data)),
       learner_(learner),
       budget_(options.memory_mib << 20),
-      store_(std::make_shared<CaseStore>(
-          [load = data_.load, how = options.preparation.value_or(Preparation{})](Index i) {
-            return make_ready(load(i), how);
-          },
-          budget_)) {
+      store_(make_store(data_.load, options.preparation.value_or(Preparation{}), budget_)) {
   report_.hooks = learner.hooks().names();
 }
 
