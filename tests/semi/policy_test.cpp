@@ -3,52 +3,13 @@
 // and strong views, rounds of pseudo labels, and two policies at once.
 #include <set>
 
-#include <doctest/doctest.h>
-
-#include <segmed/backend/backend.hpp>
-#include <segmed/data/phantom.hpp>
-#include <segmed/experiment/run.hpp>
-#include <segmed/losses/composition.hpp>
-#include <segmed/losses/entropy.hpp>
-#include <segmed/losses/region.hpp>
-#include <segmed/nn/unet.hpp>
+#include "policy_trial.hpp"
 #include <segmed/semi/mean_teacher.hpp>
 #include <segmed/semi/partial_completion.hpp>
 
-using namespace segmed;
+using namespace trial;
 
 namespace {
-
-using F = Features<3, float, Cpu>;
-using Net = UNet<UNetParts<F>>;
-using Loss = Sum<Dice, CrossEntropy>;
-
-Net small_net(std::uint64_t seed = 1) {
-  return Net(
-      {.classes = 3, .widths = {4, 8}, .encoder_convs = 1, .decoder_convs = 1, .seed = seed});
-}
-MemoryCohort small_cohort() {
-  return phantom::abdomen({.cases = 4,
-                           .organs = 2,
-                           .labelled = 2,
-                           .validation = 0,
-                           .extent = {24, 24, 24},
-                           .spacing_mm = 16,
-                           .partial_views = false});
-}
-RunOptions few_steps(Index steps = 4) {
-  RunOptions options;
-  options.steps = steps, options.patch = {16, 16, 16}, options.quiet = true;
-  return options;
-}
-std::vector<float> weights_of(const Net& net) {
-  std::vector<float> all;
-  for (const auto& at : Inventory(net).leaves) {
-    const auto values = at.leaf->stored().as<float>();
-    all.insert(all.end(), values.begin(), values.end());
-  }
-  return all;
-}
 
 /// Two networks label for each other: Chen et al. 2021, arXiv:2106.01226, made short.
 struct TwoNetworks {
@@ -132,22 +93,6 @@ struct PseudoLabels {
     return 0.5f * now.labelled_partial();
   }
 };
-
-/// Asks the run to stop after its third step, as Ctrl-C does.
-struct StopAfter : PartialCompletion<Net> {
-  std::atomic<bool>* flag;
-  void after_step(auto& now) {
-    PartialCompletion<Net>::after_step(now);
-    if (now.clock.host().step == 2) *flag = true;
-  }
-};
-
-template <class Policy>
-RunReport trained_with(Policy& policy, Net& net, Index steps = 4, Index rounds = 1) {
-  auto options = few_steps(steps);
-  options.rounds = rounds;
-  return run(options, small_cohort(), net, Loss{}, policy, AdamW{.rate = 3e-3f});
-}
 
 }  // namespace
 
@@ -240,34 +185,13 @@ TEST_SUITE("semi/partial_completion") {
     CHECK(doubtful == std::vector<std::uint8_t>{1, ignored, 0, 1, 2, ignored});
   }
   TEST_CASE("partly annotated cases change the training, and it resumes bit for bit") {
-    const auto cohort = small_cohort();
-    const auto steps = [&](Index from, Index to, Net& net, const std::string& out) {
-      PartialCompletion<Net> policy{.teacher = {net}};
-      auto options = few_steps(to);
-      options.out = out, options.resume = true, options.schedule = ConstantRate{};
-      std::atomic<bool> stop = false;
-      options.stop = &stop;
-      (void)from;
-      return run(options, cohort, net, Loss{}, policy, AdamW{.rate = 3e-3f});
-    };
-    const std::string folder = std::filesystem::temp_directory_path() / "segmed_resume_test";
-    std::filesystem::remove_all(folder);
-    Net whole = small_net(), halves = small_net(), supervised = small_net();
-    steps(0, 6, whole, "");
-    // The budget shapes progress, so the first half runs under the same budget and is stopped.
-    std::atomic<bool> stop = false;
-    {
-      StopAfter policy{{.teacher = {halves}}, &stop};
-      auto options = few_steps(6);
-      options.out = folder, options.schedule = ConstantRate{}, options.stop = &stop;
-      CHECK(run(options, cohort, halves, Loss{}, policy, AdamW{.rate = 3e-3f}).interrupted);
-    }
-    Net resumed = small_net(9);
-    CHECK(steps(3, 6, resumed, folder).steps == 6);
-    CHECK(weights_of(resumed) == weights_of(whole));
-    run(few_steps(6), cohort, supervised, Loss{}, Supervised{}, AdamW{.rate = 3e-3f});
-    CHECK(weights_of(supervised) != weights_of(whole));
-    std::filesystem::remove_all(folder);
+    Net completed = small_net(), supervised = small_net();
+    PartialCompletion<Net> policy{.teacher = {completed}};
+    trained_with(policy, completed);
+    Supervised labels;
+    trained_with(labels, supervised);
+    CHECK(weights_of(supervised) != weights_of(completed));
+    check_resumes([](const Net& net) { return PartialCompletion<Net>{.teacher = {net}}; });
   }
   TEST_CASE("the number of threads changes no bit of a training") {
     const int before = threads();
