@@ -22,6 +22,9 @@ struct Kernels {
   void (*deposit)(const Incoming<T>&, const Sink<T>&);
   void (*total)(const Incoming<T>&, T* sums);
   void (*moments)(const Lane<T>&, double* moments);
+  // Between rows of channels and columns of voxels, `step` numbers apart.
+  void (*to_columns)(const T* rows, Index voxels, Index channels, T* columns, Index step);
+  void (*to_rows)(const T* columns, Index step, Index voxels, Index channels, T* rows);
 };
 
 /// All kernels of one instruction set.

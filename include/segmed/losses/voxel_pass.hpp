@@ -19,12 +19,15 @@ template <class W, int Lanes>
 struct VoxelTile {
   static constexpr int most_groups = 4, most_voxels = most_groups * Lanes;
   int groups, voxels;
-  W z[256 * Lanes], p[256 * Lanes];  // (classes, voxels): logits, later their gradient; softmax
+  // (classes, voxels): logits, later their gradient; softmax times its denominator
+  W z[256 * Lanes], e[256 * Lanes];
+  W share[most_voxels];  // one over the denominator
   // The largest logit, and the log of the sum of e^(z - top), of all classes and of the joined
   // background; apart, because their sum would round away what small logits differ in.
   W top[most_voxels], log_sum[most_voxels], joined_top[most_voxels], joined_log_sum[most_voxels];
   W mean[most_voxels], background[most_voxels];  // slopes that all classes share
   W counts[most_voxels];                         // 0 for an ignored voxel, else 1
+  bool all_count;
   std::int32_t label[most_voxels];
   // The label's answers as numbers in memory, where no compiler makes branches of them again.
   W is[most_voxels], organ[most_voxels];
@@ -49,6 +52,8 @@ struct VoxelPass {
   using Tile = VoxelTile<W, Lanes>;
   static constexpr int sums = L::sums;
   using EachSum = std::make_integer_sequence<int, sums>;
+  /// Whether the kernels of the processor's instruction set turn rows to columns and back.
+  static constexpr bool in_columns = Lanes > 1 && std::same_as<T, W>&& std::floating_point<T>;
   L loss;
   const T* logits;
   const std::uint8_t* labels;
@@ -57,22 +62,30 @@ struct VoxelPass {
 
   /// Reads `count` voxels from `row` on; returns how many have a label that no class has.
   SEGMED_HD int load(Tile& tile, Index n, Index row, int count, bool complete) const {
-    const bool nothing_known = all.unlabelled(n);
-    int strangers = 0;
+    const std::int32_t classes = std::int32_t(all.classes), known = all.unlabelled(n) ? 0 : 1;
+    for (int v = 0; v < count; ++v) tile.label[v] = labels[row + v];
+    for (int v = count; v < tile.voxels; ++v) tile.label[v] = ignored;
+    std::int32_t strangers = 0, counted = 0;
     for (int v = 0; v < tile.voxels; ++v) {
-      const int label = v < count ? labels[row + v] : ignored;
-      strangers += label >= all.classes && label != ignored ? 1 : 0;
-      const bool known = complete || all.annotated[n].has(label);
-      tile.label[v] = known ? label : 0;
-      tile.organ[v] = W(int(tile.label[v] != 0));
-      tile.counts[v] = W(int(label != ignored && !nothing_known));
+      const std::int32_t label = tile.label[v], seen = label != ignored ? 1 : 0;
+      strangers += label >= classes ? seen : 0;
+      tile.counts[v] = W(seen & known);
+      counted += seen & known;
     }
-    for (Index c = 0; c < all.classes; ++c) {
-      const T* from = logits + row * all.classes + c;
-      W* to = tile.z + c * tile.voxels;
-      for (int v = 0; v < count; ++v) to[v] = W(Wide<T>(from[v * all.classes]));
-      for (int v = count; v < tile.voxels; ++v) to[v] = 0;
+    tile.all_count = counted == tile.voxels;
+    for (int v = 0; !complete && v < tile.voxels; ++v)
+      if (!all.annotated[n].has(tile.label[v])) tile.label[v] = 0;
+    for (int v = 0; v < tile.voxels; ++v) tile.organ[v] = W(tile.label[v] != 0 ? 1 : 0);
+    const T* from = logits + row * all.classes;
+    if constexpr (in_columns) {
+      kernels().of<T>().to_columns(from, count, all.classes, tile.z, tile.voxels);
+    } else {
+      for (Index c = 0; c < all.classes; ++c)
+        for (int v = 0; v < count; ++v)
+          tile.z[c * tile.voxels + v] = W(Wide<T>(from[v * all.classes + c]));
     }
+    for (Index c = 0; c < all.classes; ++c)
+      for (int v = count; v < tile.voxels; ++v) tile.z[c * tile.voxels + v] = 0;
     return strangers;
   }
   SEGMED_HD void softmax(Tile& tile, Index n, bool complete) const {
@@ -90,16 +103,14 @@ struct VoxelPass {
     for (Index i = at; i < all.classes * tile.voxels; i += tile.voxels)
       for (int l = 0; l < Lanes; ++l) {
         const W e = math::fast_exp(tile.z[i + l] - top[l]);
-        tile.p[i + l] = e;
+        tile.e[i + l] = e;
         total[l] += e;
       }
     for (int l = 0; l < Lanes; ++l) {
       tile.top[at + l] = top[l];
       tile.log_sum[at + l] = math::fast_log(total[l]);
-      total[l] = W(1) / total[l];
+      tile.share[at + l] = W(1) / total[l];
     }
-    for (Index i = at; i < all.classes * tile.voxels; i += tile.voxels)
-      for (int l = 0; l < Lanes; ++l) tile.p[i + l] *= total[l];
   }
   /// The logarithm of the sum of e^z over background and what nobody annotated, with a maximum of
   /// its own: it stays right where all of these underflow in the softmax.
@@ -130,7 +141,7 @@ struct VoxelPass {
     x.logit = tile.z[i];
     x.p = x.joined_p = x.log_p = x.joined_log_p = 0;
     if constexpr (reads_softmax<L>) {
-      x.p = x.joined_p = tile.p[i];
+      x.p = x.joined_p = tile.e[i] * tile.share[v];
       x.log_p = x.joined_log_p = tile.z[i] - tile.top[v] - tile.log_sum[v];
       if constexpr (reads_joined<L> && R::annotated && !R::known) {  // background of a partial case
         x.joined_log_p =
@@ -188,22 +199,36 @@ struct VoxelSums {
   }
 
  private:
+  /// The sum of `count` lanes, by halves: each a loop of known length, which becomes vectors.
+  template <int count>
+  SEGMED_HD static W folded(W* x) {
+    if constexpr (count == 1) {
+      return *x;
+    } else {
+      for (int l = 0; l < count / 2; ++l) x[l] += x[l + count / 2];
+      return folded<count / 2>(x);
+    }
+  }
   template <class R, int... K>
   SEGMED_HD void add(const Tile& tile, Index c, double* to, R role,
                      std::integer_sequence<int, K...>) const {
-    W total[Pass::sums][Lanes] = {};
-    for (int g = 0; g < tile.groups; ++g)
-      for (int l = 0; l < Lanes; ++l) {
-        const int v = g * Lanes + l;
-        W part[Pass::sums] = {};
-        pass.loss.add(part, pass.seen(tile, c, v, role));
-        ((total[K][l] += tile.counts[v] * part[K]), ...);
-      }
-    for (int k = 0; k < Pass::sums; ++k) {
-      double sum = 0;
-      for (int l = 0; l < Lanes; ++l) sum += double(total[k][l]);
-      to[k] += sum;
-    }
+    constexpr int lanes = Lanes > 16 ? 16 : Lanes;  // what registers hold of some sums
+    W total[Pass::sums][lanes] = {};
+    if (tile.all_count)
+      for (int first = 0; first < tile.voxels; first += lanes)
+        for (int l = 0; l < lanes; ++l) {
+          W sum[Pass::sums] = {total[K][l]...};
+          pass.loss.add(sum, pass.seen(tile, c, first + l, role));
+          ((total[K][l] = sum[K]), ...);
+        }
+    else
+      for (int first = 0; first < tile.voxels; first += lanes)
+        for (int l = 0; l < lanes; ++l) {
+          W part[Pass::sums] = {};
+          pass.loss.add(part, pass.seen(tile, c, first + l, role));
+          ((total[K][l] += tile.counts[first + l] * part[K]), ...);
+        }
+    ((to[K] += double(folded<lanes>(total[K]))), ...);
   }
 };
 
@@ -284,12 +309,18 @@ struct VoxelPull {
           const int v = group * Lanes + l;
           const Index i = c * tile.voxels + v;
           W slope = tile.z[i];
-          if constexpr (reads_softmax<L>) slope -= tile.p[i] * tile.mean[v];
+          if constexpr (reads_softmax<L>) slope -= tile.e[i] * tile.share[v] * tile.mean[v];
           tile.z[i] = up * tile.counts[v] * slope;
         }
   }
-  SEGMED_HD void store(const Tile& tile, T* to, int count) const {
+  SEGMED_HD void store(Tile& tile, T* to, int count) const {
     const Index classes = pass.all.classes;
+    if constexpr (Pass::in_columns) {
+      T* rows = fresh ? to : tile.e;  // where the softmax was
+      kernels().of<T>().to_rows(tile.z, tile.voxels, count, classes, rows);
+      for (Index i = 0; !fresh && i < count * classes; ++i) to[i] += rows[i];
+      return;
+    }
     for (Index c = 0; c < classes; ++c) {
       const W* from = tile.z + c * tile.voxels;
       if (fresh)

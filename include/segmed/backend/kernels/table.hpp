@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // One instruction set's entries of the kernel table. Read once per instruction set: see simd.hpp.
-#include <segmed/backend/kernels/rows.hpp>
+#include <segmed/backend/kernels/columns.hpp>
 
 namespace segmed::SEGMED_SET {
 
@@ -78,7 +78,8 @@ void weigh(const Window& w, const Feed<T>& fine, const Feed<T>& coarse, T* weigh
 
 template <class T>
 inline constexpr Kernels<T> entries{gather<T>, scatter<T>, weigh<T>, apply<T>,
-                                    spread<T>, deposit<T>, total<T>, moments<T>};
+                                    spread<T>, deposit<T>, total<T>, moments<T>,
+                                    to_columns<T>, to_rows<T>};
 inline constexpr KernelTable table{set_name, entries<float>, entries<double>};
 
 }  // namespace segmed::SEGMED_SET
