@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <algorithm>
 #include <array>
 #include <cmath>
 #include <cstdint>
@@ -20,44 +21,85 @@ namespace segmed {
 ///            Computing 8, 2012, algorithm 1, with a step that is not 1
 class ParabolaEnvelope {
  public:
-  explicit ParabolaEnvelope(Index n)
-      : line(std::size_t(n)), heights_(std::size_t(n)), roots_(std::size_t(n)), from_(roots_) {}
+  ParabolaEnvelope(Index n, double step)
+      : line(std::size_t(n)), square_(step * step), over_(line.size()), lowest_(line.size()) {
+    for (std::size_t apart = 1; apart < over_.size(); ++apart)
+      over_[apart] = 0.5 / (square_ * double(apart));
+  }
 
   /// Replaces every value of `line` by the least of value + (step * distance in points)^2.
-  void sweep(double step) {
+  void sweep() {
     const Index n = Index(line.size());
-    const double square = step * step;
-    std::size_t kept = 0;
+    Index last = -1;
     for (Index q = 0; q < n; ++q) {
       const double height = line[std::size_t(q)];
       if (!(height < infinite)) continue;  // no parabola here
       double meets = -infinite;
-      while (kept > 0) {
-        const double root = roots_[kept - 1];
-        const double apart = double(q) - root;
-        meets = (double(q) + root) / 2 + (height - heights_[kept - 1]) / (2 * square * apart);
-        if (meets > from_[kept - 1]) break;
-        --kept;
+      for (; last >= 0; --last) {
+        const Parabola& below = lowest_[std::size_t(last)];
+        meets = 0.5 * double(q + below.root) +
+                (height - below.height) * over_[std::size_t(q - below.root)];
+        if (meets > below.from) break;
       }
-      roots_[kept] = double(q), heights_[kept] = height;
-      from_[kept] = kept == 0 ? -infinite : meets;
-      ++kept;
+      if (last < 0) meets = -infinite;
+      lowest_[std::size_t(++last)] = {q, height, meets};
     }
-    if (kept == 0) return;
-    std::size_t lowest = 0;
+    if (last < 0) return;
+    const Parabola* at = lowest_.data();
+    const Parabola* const end = at + last;
     for (Index q = 0; q < n; ++q) {
-      while (lowest + 1 < kept && from_[lowest + 1] < double(q)) ++lowest;
-      const double apart = double(q) - roots_[lowest];
-      line[std::size_t(q)] = heights_[lowest] + square * apart * apart;
+      while (at < end && at[1].from < double(q)) ++at;
+      const double apart = double(q - at->root);
+      line[std::size_t(q)] = at->height + square_ * apart * apart;
     }
   }
 
   std::vector<double> line;
 
  private:
+  struct Parabola {
+    Index root;
+    double height, from;  // the lowest one from here on
+  };
   static constexpr double infinite = std::numeric_limits<double>::infinity();
-  std::vector<double> heights_, roots_, from_;  // of the parabolas that are lowest somewhere
+  double square_;
+  std::vector<double> over_;  // 1 / (2 step^2 apart), by the number of points apart
+  std::vector<Parabola> lowest_;
 };
+
+/// The same for many neighbouring lines, a few at a time: their points lie side by side in memory.
+class EnvelopeBlock {
+ public:
+  EnvelopeBlock(Index points, double step) : lines_(8, ParabolaEnvelope(points, step)) {}
+
+  /// Sweeps `lines` lines whose first points are neighbours, and whose next points lie `apart`.
+  void sweep(double* first, Index lines, Index apart) {
+    for (Index l = 0; l < lines; l += Index(lines_.size())) {
+      const std::size_t count = std::size_t(std::min(lines - l, Index(lines_.size())));
+      const std::size_t points = lines_[0].line.size();
+      double* at = first + l;
+      for (std::size_t q = 0; q < points; ++q)
+        for (std::size_t k = 0; k < count; ++k) lines_[k].line[q] = at[Index(q) * apart + Index(k)];
+      for (std::size_t k = 0; k < count; ++k) lines_[k].sweep();
+      for (std::size_t q = 0; q < points; ++q)
+        for (std::size_t k = 0; k < count; ++k) at[Index(q) * apart + Index(k)] = lines_[k].line[q];
+    }
+  }
+
+ private:
+  std::vector<ParabolaEnvelope> lines_;
+};
+
+/// The squared distances within a row of a mask: to the last voxel that is not 0, or the next.
+inline void squared_distances_in_row(const std::uint8_t* mask, Index n, double step, double* to) {
+  const double square = step * step;
+  double apart = std::numeric_limits<double>::infinity();
+  for (Index x = 0; x < n; ++x) to[x] = apart = mask[x] != 0 ? 0 : apart + 1;
+  for (Index x = n; x-- > 0;) {
+    apart = std::min(to[x], apart + 1);
+    to[x] = square * apart * apart;
+  }
+}
 
 /// The exact squared Euclidean distance of every voxel to the nearest voxel that is not 0; infinity
 /// where the mask has none. The same bits for any number of threads.
@@ -73,36 +115,20 @@ inline std::vector<double> squared_distances(const std::vector<std::uint8_t>& ma
           "a mask of ", mask.size(), " voxels is not ", nx, "x", ny, "x", nz);
   for (const double step : spacing)
     require(step > 0 && std::isfinite(step), "distance", "a spacing is ", step, " mm");
-  std::vector<double> squares(mask.size(), std::numeric_limits<double>::infinity());
-  const auto at = [nx = nx, ny = ny](Index x, Index y, Index z) {
-    return std::size_t((z * ny + y) * nx + x);
-  };
+  std::vector<double> squares(mask.size());
   parallel_for(nz, 1, [&, nx = nx, ny = ny](Index begin, Index end) {
-    ParabolaEnvelope row(nx), column(ny);
+    EnvelopeBlock columns(ny, spacing[1]);
     for (Index z = begin; z < end; ++z) {
-      for (Index y = 0; y < ny; ++y) {
-        for (Index x = 0; x < nx; ++x)
-          row.line[std::size_t(x)] =
-              mask[at(x, y, z)] != 0 ? 0.0 : std::numeric_limits<double>::infinity();
-        row.sweep(spacing[0]);
-        for (Index x = 0; x < nx; ++x) squares[at(x, y, z)] = row.line[std::size_t(x)];
-      }
-      for (Index x = 0; x < nx; ++x) {
-        for (Index y = 0; y < ny; ++y) column.line[std::size_t(y)] = squares[at(x, y, z)];
-        column.sweep(spacing[1]);
-        for (Index y = 0; y < ny; ++y) squares[at(x, y, z)] = column.line[std::size_t(y)];
-      }
+      const Index slice = z * ny * nx;
+      for (Index row = slice; row < slice + ny * nx; row += nx)
+        squared_distances_in_row(mask.data() + row, nx, spacing[0], squares.data() + row);
+      columns.sweep(squares.data() + slice, nx, nx);
     }
   });
   if (nz == 1) return squares;
-  parallel_for(ny, 1, [&, nx = nx, nz = nz](Index begin, Index end) {
-    ParabolaEnvelope pillar(nz);
-    for (Index y = begin; y < end; ++y)
-      for (Index x = 0; x < nx; ++x) {
-        for (Index z = 0; z < nz; ++z) pillar.line[std::size_t(z)] = squares[at(x, y, z)];
-        pillar.sweep(spacing[2]);
-        for (Index z = 0; z < nz; ++z) squares[at(x, y, z)] = pillar.line[std::size_t(z)];
-      }
+  parallel_for(ny, 1, [&, nx = nx, ny = ny, nz = nz](Index begin, Index end) {
+    EnvelopeBlock pillars(nz, spacing[2]);
+    for (Index y = begin; y < end; ++y) pillars.sweep(squares.data() + y * nx, nx, ny * nx);
   });
   return squares;
 }
@@ -119,8 +145,10 @@ inline Volume<float> distance_transform(const Volume<std::uint8_t>& mask) {
   const auto step = mask.spacing();
   const auto squares = squared_distances(mask.voxels, mask.extent, {step[0], step[1], step[2]});
   Volume<float> distances = make_volume_like<float>(mask);
-  for (std::size_t i = 0; i < squares.size(); ++i)
-    distances.voxels[i] = float(std::sqrt(squares[i]));
+  parallel_for(Index(squares.size()), 1 << 16, [&](Index begin, Index end) {
+    for (auto i = std::size_t(begin); i < std::size_t(end); ++i)
+      distances.voxels[i] = float(std::sqrt(squares[i]));
+  });
   return distances;
 }
 

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <limits>
 #include <type_traits>
+#include <vector>
 
 #include <segmed/backend/parallel.hpp>
 #include <segmed/image/volume.hpp>
@@ -106,6 +107,132 @@ double linear_value(const T* from, const Extent3& stride, const std::array<Linea
 /// What lies beyond a volume's field of view: a value of its own, or the border's values.
 enum class Beyond { outside, border };
 
+/// How voxels of one grid are found in another: the affine between them, and what is beyond.
+struct GridMap {
+  Geometry voxel_to_voxel;  // target to source
+  Extent3 from, to;
+  Beyond beyond;
+
+  GridMap(const VoxelGrid& source, const VoxelGrid& target, Beyond where)
+      : from(source.extent), to(target.extent), beyond(where) {
+    const Geometry world_to_source{source.geometry.inverse()};
+    Geometry& map = voxel_to_voxel;
+    for (int c = 0; c < 4; ++c)
+      for (int r = 0; r < 3; ++r) {
+        map.affine(r, c) = c == 3 ? world_to_source.affine(r, 3) : 0;
+        for (int k = 0; k < 3; ++k)
+          map.affine(r, c) += world_to_source.affine(r, k) * target.geometry.affine(k, c);
+      }
+  }
+  /// Whether each axis depends on the same axis of the other grid alone.
+  bool along_axes() const {
+    bool diagonal = true;
+    for (int c = 0; c < 3; ++c)
+      for (int r = 0; r < 3; ++r) diagonal &= r == c || voxel_to_voxel.affine(r, c) == 0;
+    return diagonal;
+  }
+  /// The tap at a position along an axis, of part 0 for the nearest voxel; false beyond the source.
+  bool tap(std::size_t axis, double position, Interpolation how, LinearTap& at) const {
+    if (beyond == Beyond::border) position = std::clamp(position, 0.0, double(from[axis] - 1));
+    if (how == Interpolation::linear) return linear_tap(position, from[axis], at);
+    at.part = 0;
+    if (!nearest_voxel(position, from[axis], at.low)) return false;
+    at.high = at.low;
+    return true;
+  }
+};
+
+/// The taps of all voxels along one axis that lie in the source: those from `first` to `last`.
+struct AxisTaps {
+  std::vector<LinearTap> taps;
+  Index first, last;
+
+  AxisTaps(const GridMap& map, std::size_t axis, Interpolation how)
+      : taps(std::size_t(map.to[axis])), first(0), last(map.to[axis]) {
+    const double start = map.voxel_to_voxel.affine(int(axis), 3),
+                 step = map.voxel_to_voxel.affine(int(axis), int(axis));
+    std::vector<bool> inside;
+    for (std::size_t i = 0; i < taps.size(); ++i)
+      inside.push_back(map.tap(axis, start + step * double(i), how, taps[i]));
+    while (first < last && !inside[std::size_t(first)]) ++first;
+    while (last > first && !inside[std::size_t(last - 1)]) --last;
+  }
+  const LinearTap& operator[](Index i) const { return taps[std::size_t(i)]; }
+  bool has(Index i) const { return i >= first && i < last; }
+};
+
+/// to = low (1 - part) + high part, of `count` numbers; a neighbor of weight zero is not read.
+template <class A>
+void mix_rows(const A* low, const A* high, double part, Index count, double* to) {
+  if (part == 0)
+    for (Index i = 0; i < count; ++i) to[i] = double(low[i]);
+  else
+    for (Index i = 0; i < count; ++i) to[i] = double(low[i]) * (1 - part) + double(high[i]) * part;
+}
+
+/// Rows of the target whose axes are those of the source: what y and z say is the same for a whole
+/// row, so source rows are mixed first and then read along x.
+template <class T>
+void resample_along_axes(const Volume<T>& from, const GridMap& map, Interpolation how,
+                         Volume<T>& to) {
+  const AxisTaps along_x(map, 0, how), along_y(map, 1, how), along_z(map, 2, how);
+  const Index channels = to.channels, width = from.extent[0] * channels;
+  const auto row_of = [&](Index y, Index z) {
+    return from.voxels.data() + (z * from.extent[1] + y) * width;
+  };
+  parallel_for(to.extent[1] * to.extent[2], 1 + 8192 / width, [&](Index begin, Index end) {
+    std::vector<double> near(static_cast<std::size_t>(width)), far = near;
+    for (Index row = begin; row < end; ++row) {
+      const Index y = row % to.extent[1], z = row / to.extent[1];
+      if (!along_y.has(y) || !along_z.has(z)) continue;
+      const LinearTap &ty = along_y[y], &tz = along_z[z];
+      T* out = to.voxels.data() + (row * to.extent[0] + along_x.first) * channels;
+      if (how == Interpolation::nearest) {
+        for (Index x = along_x.first; x < along_x.last; ++x, out += channels)
+          std::copy_n(row_of(ty.low, tz.low) + along_x[x].low * channels, channels, out);
+        continue;
+      }
+      mix_rows(row_of(ty.low, tz.low), row_of(ty.high, tz.low), ty.part, width, near.data());
+      if (tz.part > 0) {
+        mix_rows(row_of(ty.low, tz.high), row_of(ty.high, tz.high), ty.part, width, far.data());
+        mix_rows(near.data(), far.data(), tz.part, width, near.data());
+      }
+      for (Index x = along_x.first; x < along_x.last; ++x) {
+        const LinearTap& tx = along_x[x];
+        const double *low = near.data() + tx.low * channels,
+                     *high = near.data() + tx.high * channels;
+        for (Index c = 0; c < channels; ++c)
+          *out++ = stored_as<T>(tx.part == 0 ? low[c] : low[c] * (1 - tx.part) + high[c] * tx.part);
+      }
+    }
+  });
+}
+
+/// Rows of a target that is turned or sheared against the source.
+template <class T>
+void resample_turned(const Volume<T>& from, const GridMap& map, Interpolation how, Volume<T>& to) {
+  const Extent3 stride{from.channels, from.channels * from.extent[0],
+                       from.channels * from.extent[0] * from.extent[1]};
+  const Index grain = std::max<Index>(1, 8192 / (to.extent[0] * to.channels));
+  parallel_for(to.extent[1] * to.extent[2], grain, [&](Index first, Index last) {
+    std::array<LinearTap, 3> taps;
+    for (Index row = first; row < last; ++row) {
+      const Eigen::Vector3d start =
+          map.voxel_to_voxel.to_world(0, double(row % to.extent[1]), double(row / to.extent[1]));
+      T* out = to.voxels.data() + row * to.extent[0] * to.channels;
+      for (Index x = 0; x < to.extent[0]; ++x, out += to.channels) {
+        bool inside = true;
+        for (std::size_t k = 0; k < 3 && inside; ++k) {
+          const double step = map.voxel_to_voxel.affine(int(k), 0);
+          inside = map.tap(k, start[Index(k)] + step * double(x), how, taps[k]);
+        }
+        for (Index c = 0; inside && c < to.channels; ++c)
+          out[c] = stored_as<T>(linear_value(from.voxels.data() + c, stride, taps));
+      }
+    }
+  });
+}
+
 /// A volume's values on another grid in the patient, which may be turned, sheared, smaller or
 /// larger. Within half a voxel of the border the last voxel's value is continued; farther out lies
 /// `outside`. No smoothing is done before a grid becomes coarser.
@@ -119,49 +246,11 @@ Volume<T> resample_onto(const Volume<T>& from, const VoxelGrid& grid, Interpolat
   require<DataError>(from.geometry.is_valid() && grid.geometry.is_valid(), "resample",
                      "an affine has no inverse");
   Volume<T> to = make_volume<T>(grid.extent, grid.geometry, from.channels, outside);
-  const Geometry world_to_source{from.geometry.inverse()};
-  // Target voxel to source voxel.
-  Geometry map;
-  for (int c = 0; c < 4; ++c)
-    for (int r = 0; r < 3; ++r) {
-      map.affine(r, c) = c == 3 ? world_to_source.affine(r, 3) : 0;
-      for (int k = 0; k < 3; ++k)
-        map.affine(r, c) += world_to_source.affine(r, k) * grid.geometry.affine(k, c);
-    }
-  const Extent3 stride{from.channels, from.channels * from.extent[0],
-                       from.channels * from.extent[0] * from.extent[1]};
-  const bool linear = how == Interpolation::linear;
-  const Index rows = to.extent[1] * to.extent[2];
-  const Index grain = std::max<Index>(1, 8192 / (to.extent[0] * to.channels));
-  parallel_for(rows, grain, [&](Index first, Index last) {
-    std::array<LinearTap, 3> taps;
-    std::array<bool, 3> inside{};
-    for (Index row = first; row < last; ++row) {
-      const Eigen::Vector3d start =
-          map.to_world(0, double(row % to.extent[1]), double(row / to.extent[1]));
-      T* out = to.voxels.data() + row * to.extent[0] * to.channels;
-      for (Index x = 0; x < to.extent[0]; ++x, out += to.channels) {
-        for (std::size_t k = 0; k < 3; ++k) {
-          const double step = map.affine(int(k), 0);
-          if (x > 0 && step == 0) continue;  // as in the row's first voxel
-          double position = start[Index(k)] + step * double(x);
-          if (beyond == Beyond::border)
-            position = std::clamp(position, 0.0, double(from.extent[k] - 1));
-          inside[k] = linear ? linear_tap(position, from.extent[k], taps[k])
-                             : nearest_voxel(position, from.extent[k], taps[k].low);
-        }
-        if (!inside[0] || !inside[1] || !inside[2]) continue;
-        const T* in = from.voxels.data();
-        if (!linear) {
-          in += taps[0].low * stride[0] + taps[1].low * stride[1] + taps[2].low * stride[2];
-          std::copy_n(in, to.channels, out);
-          continue;
-        }
-        for (Index c = 0; c < to.channels; ++c)
-          out[c] = stored_as<T>(linear_value(in + c, stride, taps));
-      }
-    }
-  });
+  const GridMap map({from.extent, from.geometry}, grid, beyond);
+  if (map.along_axes())
+    resample_along_axes(from, map, how, to);
+  else
+    resample_turned(from, map, how, to);
   return to;
 }
 
