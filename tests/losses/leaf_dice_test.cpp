@@ -70,8 +70,7 @@ TEST_SUITE("losses/leaf_dice") {
     const Batch b = partial_batch();
     const auto entropy = Weighted{0.5f, Marginal{CrossEntropy{}}};
     const auto sum = Sum{LeafDice{}, entropy};
-    CHECK(b.value(sum) ==
-          doctest::Approx(b.value(LeafDice{}) + b.value(entropy)).epsilon(1e-12));
+    CHECK(b.value(sum) == doctest::Approx(b.value(LeafDice{}) + b.value(entropy)).epsilon(1e-12));
     CHECK(b.gradient_error(sum) < 1e-7);
   }
 }

@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-#include <segmed/losses/composition.hpp>
-#include <segmed/losses/partial.hpp>
 #include <segmed/semi/complete.hpp>
 #include <segmed/semi/mean_teacher.hpp>
+#include <segmed/semi/partly_labelled.hpp>
 
 namespace segmed {
 
@@ -25,14 +24,10 @@ struct PartialCompletion {
 
   template <class Now>
   typename Now::Value supervised(Now& now) {
-    const auto term = now.labelled_full();
-    if (!any_annotated(now.partial)) return term;
-    if constexpr (takes_partial_labels<std::remove_cvref_t<decltype(now.voxel_loss())>>)
-      return term + now.labelled_partial();
+    if constexpr (user_takes_partial_labels<Now>())
+      return labelled_marginally(now);
     else
-      return term +
-             now.criterion_with(Sum{Marginal{now.voxel_loss()}, Weighted{exclusion, Exclusion{}}},
-                                now.logits_partial(), now.partial.labels);
+      return labelled_marginally(now, exclusion);
   }
   template <class Now>
   typename Now::Value loss(Now& now) {
