@@ -114,7 +114,7 @@ struct ChainWeightSums {  // to the chains; a segment is one chain of one case
 ///   shapes   input (N, spatial..., 8); weights (N, chains on any grid..., 153); result
 ///            (N, spatial..., chains)
 ///   throws   ShapeError when they do not fit
-///   source   Zhang et al., DoDNet, 2021, arXiv:2011.10217, section 3.4, with one logit per class
+///   source   Zhang et al., DoDNet, 2021, arXiv:2011.10217, with one logit per class
 template <FeatureMap F>
 F pointwise_chains(const F& input, const F& weights) {
   using T = typename F::value_type;

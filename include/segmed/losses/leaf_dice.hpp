@@ -13,7 +13,7 @@ namespace segmed {
 ///   shapes   logits (cases, spatial..., classes); labels (cases, spatial...); result scalar
 ///   units    none; between 0 and 1, at least the part of classes that score zero
 ///   source   Fidon et al., Label-set loss functions for partial supervision, 2021,
-///            arXiv:2107.03846, section 2.3, with squares in the denominator
+///            arXiv:2107.03846, with squares in the denominator
 struct LeafDice {
   float smooth = 1e-5f;  // in the denominator
 

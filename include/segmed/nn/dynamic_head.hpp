@@ -12,7 +12,7 @@ namespace segmed {
 ///
 ///   shapes   features (N, spatial..., channels); bottleneck (N, spatial..., its channels); result
 ///            (N, spatial..., classes)
-///   source   Zhang et al., DoDNet, 2021, arXiv:2011.10217, section 3; one logit per class instead
+///   source   Zhang et al., DoDNet, 2021, arXiv:2011.10217; one logit per class instead
 ///            of two (153 weights for 162), and every class in every pass instead of one task
 template <FeatureMap F>
 struct DynamicHead {

@@ -32,10 +32,10 @@ struct SpreadConfidence {  // one item per class
 /// never as sure as of others is asked for less. A class that it never answered yet is asked for as
 /// much as the surest.
 ///
-///   source   Wang et al., FreeMatch, 2023, arXiv:2205.07246, eq. 6 to 8, and Zhang et al.,
-///            FlexMatch, 2021, arXiv:2110.08263, eq. 5 to 7: the share of the surest class; the
-///            mean goes over the voxels that a class is the answer for instead of over all, which
-///            would measure an organ's size, and starts with the first of them
+///   source   Wang et al., FreeMatch, 2023, arXiv:2205.07246, and Zhang et al., FlexMatch, 2021,
+///            arXiv:2110.08263: a class's confidence as a share of the surest's; the mean goes over
+///            the voxels that a class is the answer for instead of over all, which would measure an
+///            organ's size, and starts with the first of them; `confidence` itself does not move
 template <Device D>
 struct ClassConfidence {
   Buffer<float, D> mean;  // 0: not seen yet

@@ -16,7 +16,7 @@ namespace segmed {
 /// cross-entropy only. A network whose background logit is constant at 0 predicts a class where its
 /// probability exceeds one half; it does without `background`.
 ///
-///   source   Ulrich et al., MultiTalent, 2023, arXiv:2303.14444, section 2.2; the mean of Dice
+///   source   Ulrich et al., MultiTalent, 2023, arXiv:2303.14444; the mean of Dice
 ///            over classes instead of their sum, each scan by itself instead of the batch, at the
 ///            finest resolution, and a background class instead of a threshold of one half
 struct MaskedSigmoid {

@@ -10,9 +10,9 @@ namespace segmed {
 /// labels: they are all that it adds.
 ///
 ///   source   Fang & Yan, Multi-organ segmentation over partially labeled datasets with
-///            multi-scale feature abstraction, 2020, arXiv:2001.00208, section III-B, and
-///            PLS4MIS's script; the logarithm of the merged probability is exact, where the script
-///            bounds it from below by log(1e-10), and without its weights of classes
+///            multi-scale feature abstraction, 2020, arXiv:2001.00208; the logarithm of the merged
+///            probability is exact, where PLS4MIS bounds it from below by log(1e-10); D_0 by the
+///            user's loss
 struct TargetAdaptive {
   template <class Now>
   typename Now::Value supervised(Now& now) {
