@@ -55,6 +55,22 @@ TEST_CASE("the gradient of pooling is that of central differences") {
         }) < 1e-7);
 }
 
+TEST_CASE("the spatial mean is the mean, its gradient a share of each voxel") {
+  const Op<Map3> pooled = [](const auto& x, const auto&) { return spatial_mean(x[0]); };
+  const Op<Single3> single = [](const auto& x, const auto&) { return spatial_mean(x[0]); };
+  const Grid grid{2, 2, 3, 2, 5};
+  const Map3 x = random_map<Map3>(grid, 1);
+  const auto in = x.dense().value.host(), y = spatial_mean(x).dense().value.host();
+  REQUIRE(y.size() == 10);
+  for (std::size_t i = 0; i < 10; ++i) {
+    double total = 0;
+    for (std::size_t v = 0; v < 12; ++v) total += in[(i / 5 * 12 + v) * 5 + i % 5];
+    CHECK(y[i] == doctest::Approx(total / 12).epsilon(1e-12));
+  }
+  CHECK(worst_gradient<Map3>({grid}, {}, pooled) < 1e-7);
+  CHECK(same_for_threads<Single3>({{2, 9, 17, 31, 5}}, {}, single));
+}
+
 TEST_CASE("channels side by side are what each of them is alone") {
   const Index channels = 43, rows = 2 * 5 * 6;
   auto all = numbers<double>(rows * channels, 3);

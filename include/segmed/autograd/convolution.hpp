@@ -41,12 +41,6 @@ struct ChannelSum {  // one item per row
     for (Index c = 0; c < grid.channels; ++c) sums[c] += double(g(grid.at(row, c)));
   }
 };
-template <class W>
-struct AddSums {
-  const double* from;
-  W* into;
-  SEGMED_HD void operator()(Index i) const { into[i] += W(from[i]); }
-};
 template <FeatureMap F>
 void pull_bias(const Incoming<typename F::value_type>& g,
                ParamState<typename F::Wide, typename F::device>& bias) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <segmed/autograd/features.hpp>
+#include <segmed/tensor/reduce.hpp>
 
 namespace segmed {
 
@@ -109,6 +110,54 @@ F max_pool(const F& input, const std::array<Index, F::dim>& kernel,
   record_dense(y, {}, [=](const T* g) {
     D::launch_rows(w.fine.rows(), w.fine.channels,
                    PoolPull<T>{w, g, winner.read(), x.gradient_to_add()});
+  });
+  return y;
+}
+
+template <class T>
+struct SpatialSum {
+  const T* x;
+  Index voxels, channels;
+  SEGMED_HD void operator()(Index n, Index voxel, double* sums) const {
+    const T* from = x + (n * voxels + voxel) * channels;
+    for (Index c = 0; c < channels; ++c) sums[c] += double(Wide<T>(from[c]));
+  }
+};
+template <class T>
+struct SpatialMean {
+  const double* sums;
+  double voxels;
+  T* y;
+  SEGMED_HD void operator()(Index i) const { y[i] = T(Wide<T>(sums[i] / voxels)); }
+};
+template <class T>
+struct SpatialMeanPull {
+  const T* g;
+  Index voxels, channels;
+  T* gx;
+  SEGMED_HD void operator()(Index row, Index c) const {
+    using W = Wide<T>;
+    const Index i = row * channels + c;
+    gx[i] = T(W(gx[i]) + W(g[row / voxels * channels + c]) / W(voxels));
+  }
+};
+/// The mean over all voxels of a case: global average pooling.
+///
+///   shapes   input (N, spatial..., C); result (N, 1..., C)
+template <FeatureMap F>
+F spatial_mean(const F& input) {
+  using T = typename F::value_type;
+  using D = typename F::device;
+  const F x = value(input);
+  const Grid grid = x.grid();
+  const Index voxels = grid.voxels(), channels = grid.channels;
+  F y(Grid{grid.cases, 1, 1, 1, channels}, x.tracked());
+  const auto sums =
+      reduce<D>(grid.cases, voxels, channels, SpatialSum<T>{x.data(), voxels, channels});
+  D::launch(grid.cases * channels, SpatialMean<T>{sums.read(), double(voxels), y.mutable_data()});
+  record_dense(y, {}, [=](const T* g) {
+    D::launch_rows(grid.rows(), channels,
+                   SpatialMeanPull<T>{g, voxels, channels, x.gradient_to_add()});
   });
   return y;
 }

@@ -1,50 +1,57 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-#include <segmed/losses/composition.hpp>
-#include <segmed/losses/partial.hpp>
+#include <segmed/semi/class_confidence.hpp>
 #include <segmed/semi/complete.hpp>
 #include <segmed/semi/mean_teacher.hpp>
+#include <segmed/semi/partly_labelled.hpp>
 
 namespace segmed {
 
 /// Partly annotated scans, used in full: where classes were annotated, the marginal loss and the
 /// exclusion of the others; where they were not, the confident answers of a slow average of the
-/// student.
+/// student, never on voxels that people drew. Uses D_1's partial labels: in both.
 ///
 ///   source   marginal and exclusion loss: Shi et al., 2021, arXiv:2007.03868, with probabilities
 ///            merged instead of logits; completion: Tarvainen & Valpola, 2017, arXiv:1703.01780,
-///            and Sohn et al., FixMatch, 2020, arXiv:2001.07685, doubtful voxels ignored
+///            and Sohn et al., FixMatch, 2020, arXiv:2001.07685, doubtful voxels ignored;
+///            `adaptive`: see ClassConfidence
 template <Network Net>
 struct PartialCompletion {
   Frozen<Net> teacher;
-  float keep = 0.99f;       // of the teacher, per step
-  float weight = 0.1f;      // of the completed labels after their warm-up
-  float exclusion = 0.1f;   // of the exclusion term
+  float keep = 0.99f;       // of the teacher and of the mean confidences, per step
+  float weight = 0.1f;      // of the completed labels after their warm-up; 0: no completion
+  float exclusion = 0.1f;   // of the exclusion term; not added to a loss that takes partial labels
   float after = 0.5f;       // the fraction of the budget from which the teacher is asked
   float confidence = 0.9f;  // of the teacher, below which a voxel stays without a label
+  bool marginal = true;     // the marginal loss of D_1's labels; false: only their exclusion
+  bool adaptive = false;    // less confidence of classes of which the teacher is less sure
+  ClassConfidence<typename Net::Features::device> sureness{adaptive ? Index(ignored) : 0};
 
   template <class Now>
   typename Now::Value supervised(Now& now) {
-    const auto term = now.labelled_full();
-    if (!any_annotated(now.partial)) return term;
-    if constexpr (takes_partial_labels<std::remove_cvref_t<decltype(now.voxel_loss())>>)
-      return term + now.labelled_partial();
+    if constexpr (user_takes_partial_labels<Now>())
+      return marginal ? labelled_marginally(now) : now.labelled_full();
     else
-      return term +
-             now.criterion_with(Sum{Marginal{now.voxel_loss()}, Weighted{exclusion, Exclusion{}}},
-                                now.logits_partial(), now.partial.labels);
+      return marginal ? labelled_marginally(now, exclusion)
+                      : labelled_with(Weighted{exclusion, Exclusion{}}, now);
   }
   template <class Now>
   typename Now::Value loss(Now& now) {
     if (now.partial.empty() || weight <= 0 || now.clock.host().progress < after) return {};
     const auto answer = evaluating([&] { return teacher(now.partial.image); });
-    const auto labels = complete(now.partial.labels, answer, confidence);
+    const auto& drawn = now.partial.labels;
+    if (adaptive) sureness.follow(drawn, answer, keep);
+    const auto labels = adaptive ? complete(drawn, answer, sureness.least(confidence))
+                                 : complete(drawn, answer, confidence);
     return now.clock.ramp(weight) * now.criterion(now.logits_partial(), labels);
   }
   void after_step(auto& now) {
     ema(teacher, now.student, MeanTeacher<Net>::average_keep(keep, now.clock.host().step));
   }
-  static void members(auto& self, auto&& visit) { visit("teacher", self.teacher); }
+  static void members(auto& self, auto&& visit) {
+    visit("teacher", self.teacher);
+    visit("sureness", self.sureness);
+  }
 };
 
 }  // namespace segmed

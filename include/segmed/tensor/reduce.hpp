@@ -48,4 +48,12 @@ Storage<double, D> reduce(Index segments, Index items, Index width, const Kernel
   return out;
 }
 
+/// Adds sums to what is there.
+template <class T>
+struct AddSums {
+  const double* from;
+  T* into;
+  SEGMED_HD void operator()(Index i) const { into[i] = T(Wide<T>(into[i]) + Wide<T>(from[i])); }
+};
+
 }  // namespace segmed
