@@ -105,17 +105,17 @@ int gain(const GainOptions& options) {
     const Recipe recipe = study.recipe(split.full, long_training);
     const std::string name = run_name(run.policy, d0, run.d1, Index(run.seed));
     const std::string folder = out + "/runs/" + name;
-    TrainJob job{study.cohort(), recipe, run_options(recipe, run.seed)};
-    job.options.name = name;
-    job.options.steps = options.budget.steps, job.options.minutes = options.budget.minutes;
+    RunOptions how = run_options(recipe, run.seed);
+    how.name = name;
+    how.steps = options.budget.steps, how.minutes = options.budget.minutes;
     if (const RunResult* base = results.find("supervised", Index(run.seed), d0, 0);
         base && options.equal == "steps" && options.budget.minutes > 0) {
-      job.options.steps = base->steps, job.options.minutes = 0;
+      how.steps = base->steps, how.minutes = 0;
     }
-    job.options.out = folder, job.options.quiet = options.study.quiet;
-    job.options.full = study.cases(split.full, false, run.seed);
-    job.options.partial = study.cases(split.partial, true, run.seed);
-    const RunReport trained = train(run.policy, job);
+    how.out = folder, how.quiet = options.study.quiet;
+    how.full = study.cases(split.full, false, run.seed);
+    how.partial = study.cases(split.partial, true, run.seed);
+    const RunReport trained = train(run.policy, {{study.cohort(), how}, recipe, how});
     if (trained.interrupted) {
       std::printf("stopped; the same command goes on here\n");
       return interrupted;

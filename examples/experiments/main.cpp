@@ -231,7 +231,8 @@ int run(int argc, const char* const* argv) {
     return train(train_options);
   }
   if (list_policies) {
-    for (const PolicyEntry& entry : policies()) std::printf("%s  %s\n", entry.name, entry.sentence);
+    for (const PolicyEntry* entry : policies())
+      std::printf("%-20s %s\n", entry->name, entry->sentence);
     return done;
   }
   need(!gain_options.study.data.empty(), "gain", "--data");

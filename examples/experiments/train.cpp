@@ -47,14 +47,14 @@ int train(const TrainOptions& options) {
   settings["arguments"] = options.command_line;
   claim_folder(out, settings);
 
-  TrainJob job{study.cohort(), recipe, run_options(recipe, options.study.seed)};
-  job.options.name = options.policy;
-  job.options.steps = options.budget.steps, job.options.minutes = options.budget.minutes;
-  job.options.out = out, job.options.quiet = options.study.quiet;
-  job.options.full = study.cases(split.full, false, options.study.seed);
-  job.options.partial =
+  RunOptions how = run_options(recipe, options.study.seed);
+  how.name = options.policy;
+  how.steps = options.budget.steps, how.minutes = options.budget.minutes;
+  how.out = out, how.quiet = options.study.quiet;
+  how.full = study.cases(split.full, false, options.study.seed);
+  how.partial =
       with_d1 ? study.cases(split.partial, true, options.study.seed) : std::vector<LoaderCase>{};
-  const RunReport report = train(options.policy, job);
+  const RunReport report = train(options.policy, {{study.cohort(), how}, recipe, how});
   if (report.interrupted) {
     std::printf("stopped after %d steps; go on with: experiments train --resume %s\n",
                 int(report.steps), out.c_str());
