@@ -155,7 +155,7 @@ TEST_SUITE("losses/consistency") {
     CHECK(worst_error<Map2>(RectifiedDistance{}, {2, 1, 3, 4, 2}, 2) < 1e-5);
   }
   TEST_CASE("a sharpened prediction is given: the gradient is that of the distance to it") {
-    // Both predictions move alike, so that central differences see one map and the other stays.
+    // Central differences would move the sharpened prediction as well.
     const auto a = numbers(grid.size(), 1), b = numbers(grid.size(), 2);
     const Map3 x = map_of<Map3>(grid, a, true), y = map_of<Map3>(grid, b, true);
     backward(agreement(SharpenedDistance{0.5f}, std::vector<Map3>{x, y}));

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Changes of feature maps that a decoder shall not mind.
 #pragma once
+#include <vector>
+
 #include <segmed/autograd/pointwise.hpp>
 
 namespace segmed {
@@ -129,6 +131,14 @@ F attention_dropout(const F& input, float low, float high) {
     (void)attention, (void)threshold;  // `keep` points into them
   });
   return y;
+}
+
+/// Channel dropout of every level of an encoder, each with draws of its own.
+template <FeatureMap F>
+std::vector<F> channel_dropout(const std::vector<F>& levels, float rate) {
+  std::vector<F> spoilt;
+  for (const F& level : levels) spoilt.push_back(channel_dropout(level, rate));
+  return spoilt;
 }
 
 }  // namespace segmed

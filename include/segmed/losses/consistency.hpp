@@ -5,8 +5,8 @@
 
 namespace segmed {
 
-/// Half the sum of both Kullback-Leibler divergences between two predictions, over the classes of
-/// each voxel; both learn.
+/// Half the sum of both Kullback-Leibler divergences between the first two predictions, over the
+/// classes of each voxel; both learn.
 ///
 ///   units    nats
 ///   source   Liang et al., R-Drop, 2021, arXiv:2106.14448, eq. 2
