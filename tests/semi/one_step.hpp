@@ -74,18 +74,24 @@ inline double mean_square_of(const Doubles& a, const Doubles& b) {
   return sum / double(a.size());
 }
 
-/// The gradients that a policy's term alone gives, by path.
+/// The gradients that a policy's term alone gives, by path: "0." the network's, "1." the policy's.
 template <class Any, class Policy>
 std::map<std::string, std::vector<float>> gradients_of(Any& net, Policy& policy,
                                                        OneStep<typename Any::Features>& step) {
   const Loss loss{};
   Tape::current()->clear();
-  Group<float, Cpu> group(Role::trained, net, policy);
-  group.clear_grads();
+  std::vector<int> none;
+  auto group = [&] {
+    if constexpr (Module<Policy>)
+      return std::make_unique<Group<float, Cpu>>(Role::trained, net, policy);
+    else
+      return std::make_unique<Group<float, Cpu>>(Role::trained, net, none);
+  }();
+  group->clear_grads();
   auto now = step.now(net, loss);
   backward(policy.loss(now));
   std::map<std::string, std::vector<float>> all;
-  for (const auto& p : group.params()) all[p->name] = p->grad.host();
+  for (const auto& p : group->params()) all[p->name] = p->grad.host();
   return all;
 }
 inline double size_of(const std::vector<float>& gradient) {
