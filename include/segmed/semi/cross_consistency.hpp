@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <segmed/autograd/perturb.hpp>
+#include <segmed/nn/any_decoder.hpp>
 #include <segmed/semi/policy.hpp>
 
 namespace segmed {
