@@ -108,6 +108,13 @@ struct UNetDecoder {
   }
 };
 
+/// Those of a decoder alone: networks that differ in the encoder share it.
+template <FeatureMap F, class Block, class Upward>
+struct BranchParts {
+  using Features = F;
+  using Decoder = Block;
+  using Up = Upward;
+};
 /// A further decoder of a U-Net, with a head of its own: from the encoder's levels to logits.
 template <class Parts>
 struct UNetBranch {
@@ -165,9 +172,9 @@ struct UNet {
   }
   /// A fresh decoder with a head.
   AnyDecoder<F> branch(const BranchOptions& o) const {
-    if (o.raise == Raise::linear) return UNetBranch<LinearParts>(options, o.seed);
-    if (o.raise == Raise::nearest) return UNetBranch<NearestParts>(options, o.seed);
-    return UNetBranch<Parts>(options, o.seed);
+    if (o.raise == Raise::linear) return branch_with<LinearUp<F>>(o);
+    if (o.raise == Raise::nearest) return branch_with<NearestUp<F>>(o);
+    return branch_with<typename Parts::Up>(o);
   }
   static void members(auto& self, auto&& visit) {
     visit("encode", self.encode);
@@ -177,12 +184,11 @@ struct UNet {
   }
 
  private:
-  struct LinearParts : Parts {
-    using Up = LinearUp<F>;
-  };
-  struct NearestParts : Parts {
-    using Up = NearestUp<F>;
-  };
+  template <class Up>
+  UNetBranch<BranchParts<F, typename Parts::Decoder, Up>> branch_with(
+      const BranchOptions& o) const {
+    return {options, o.seed};
+  }
 };
 
 /// A U-Net of residual encoder blocks, as nnU-Net's ResEnc presets use them.
