@@ -74,6 +74,22 @@ TEST_SUITE("nn/any_network") {
     CHECK(any.splits());
   }
 
+  TEST_CASE_FIXTURE(Forward, "an erased network shows its encoder and makes the same branches") {
+    const Plain net = make<Plain>(1, true);
+    const AnyNetwork<F> any(net);
+    const F x = noise();
+    const auto levels = net.encode(x), seen = any.encode(x);
+    REQUIRE(seen.size() == 3);
+    for (std::size_t i = 0; i < 3; ++i) CHECK(host(seen[i]) == host(levels[i]));
+    CHECK(host(any.decode(seen)) == host(net.features(x)));
+    CHECK(host(any.outputs(seen)[1]) == host(net.outputs(x)[1]));
+    CHECK(any.codes());
+    for (const Raise raise : {Raise::own, Raise::linear, Raise::nearest}) {
+      const auto one = net.branch({3, raise}), two = any.branch({3, raise});
+      CHECK(host(one(levels)) == host(two(levels)));
+    }
+  }
+
   TEST_CASE_FIXTURE(Forward, "it shows the leaves of the bare network, under the same paths") {
     Batch net = make<Batch>(1);
     AnyNetwork<F> any(net);
@@ -147,5 +163,12 @@ TEST_SUITE("nn/any_network") {
                          "segmed: AnyNetwork: this network shows no decoder features", Error);
     CHECK_THROWS_WITH_AS(any.classify(noise()),
                          "segmed: AnyNetwork: this network shows no decoder features", Error);
+    CHECK(!any.codes());
+    const char* text =
+        "segmed: AnyNetwork: this network shows no encoder, so that no policy can put a decoder of "
+        "its own on it; take one with `encode`, `decode` and `branch`, as UNet";
+    CHECK_THROWS_WITH_AS(any.encode(noise()), text, ConfigError);
+    CHECK_THROWS_WITH_AS(any.decode({noise()}), text, ConfigError);
+    CHECK_THROWS_WITH_AS(any.branch({}), text, ConfigError);
   }
 }

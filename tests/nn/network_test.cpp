@@ -28,11 +28,12 @@ struct WrongResult {
   static void members(auto&, auto&&) {}
 };
 
-static_assert(Network<Head> && !SplitNetwork<Head> && !DeepNetwork<Head>);
+static_assert(Network<Head> && !SplitNetwork<Head> && !DeepNetwork<Head> && !CodedNetwork<Head>);
 static_assert(!Network<NoMembers> && !Network<WrongResult>);
 using Net = UNet<UNetParts<F>>;
 static_assert(Network<Net> && SplitNetwork<Net> && DeepNetwork<Net>);
 static_assert(Network<AnyNetwork<F>> && SplitNetwork<AnyNetwork<F>> && DeepNetwork<AnyNetwork<F>>);
+static_assert(CodedNetwork<Net> && CodedNetwork<AnyNetwork<F>>);
 static_assert(Module<Frozen<Net>>);
 
 /// These tests only go forward: nothing shall wait on the tape for a backward that never comes.

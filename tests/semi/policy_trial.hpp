@@ -69,10 +69,10 @@ struct StopAfterThird : P {
   }
 };
 
-/// Trains for six steps, and again with a stop after the third; `make(net)` gives the policy.
-/// Network and policy must end with the same bits.
+/// Trains for six steps, and again with a stop after the third; `make(net)` gives the policy and
+/// `net_of(seed)` the network. Network and policy must end with the same bits.
 template <class Make>
-void check_resumes(Make make, Index rounds = 1) {
+void check_resumes(Make make, Index rounds = 1, Net (*net_of)(std::uint64_t) = small_net) {
   using P = decltype(make(std::declval<const Net&>()));
   const auto cohort = small_cohort();
   const std::string folder =
@@ -84,7 +84,7 @@ void check_resumes(Make make, Index rounds = 1) {
   const auto train = [&](const RunOptions& how, Net& net, auto& policy) {
     return run(how, cohort, net, Loss{}, policy, AdamW{.rate = 3e-3f});
   };
-  Net whole = small_net(), half = small_net(), resumed = small_net(9);
+  Net whole = net_of(1), half = net_of(1), resumed = net_of(9);
   P all = make(whole);
   CHECK(train(options, whole, all).steps == 6);
 

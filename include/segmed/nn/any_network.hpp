@@ -3,7 +3,7 @@
 #include <functional>
 #include <memory>
 
-#include <segmed/nn/network.hpp>
+#include <segmed/nn/any_decoder.hpp>
 
 namespace segmed {
 
@@ -37,6 +37,12 @@ class AnyNetwork {
   std::vector<F> outputs(const F& x) const { return held_->outputs(x); }
   /// Whether `features` and `classify` may be called.
   bool splits() const { return held_->splits(); }
+  std::vector<F> encode(const F& x) const { return held_->encode(x); }
+  F decode(const std::vector<F>& levels) const { return held_->decode(levels); }
+  std::vector<F> outputs(const std::vector<F>& levels) const { return held_->outputs_of(levels); }
+  AnyDecoder<F> branch(const BranchOptions& options) const { return held_->branch(options); }
+  /// Whether `encode`, `decode`, `branch` and `outputs` of levels may be called.
+  bool codes() const { return held_->codes(); }
 
   /// Lists what the network inside lists, under the same paths.
   void list(Inventory& into) { held_->list(into); }
@@ -50,6 +56,11 @@ class AnyNetwork {
     virtual F classify(const F&) const = 0;
     virtual std::vector<F> outputs(const F&) const = 0;
     virtual bool splits() const = 0;
+    virtual std::vector<F> encode(const F&) const = 0;
+    virtual F decode(const std::vector<F>&) const = 0;
+    virtual std::vector<F> outputs_of(const std::vector<F>&) const = 0;
+    virtual AnyDecoder<F> branch(const BranchOptions&) const = 0;
+    virtual bool codes() const = 0;
     virtual std::unique_ptr<Held> clone() const = 0;
     virtual bool assign(const Held&) = 0;
     virtual const void* type() const = 0;
@@ -75,6 +86,31 @@ class AnyNetwork {
         return {net(x)};
     }
     bool splits() const override { return SplitNetwork<N>; }
+    std::vector<F> encode(const F& x) const override {
+      if constexpr (CodedNetwork<N>) return net.encode(x);
+      fail_uncoded();
+    }
+    F decode(const std::vector<F>& levels) const override {
+      if constexpr (CodedNetwork<N>) return net.decode(levels);
+      fail_uncoded();
+    }
+    std::vector<F> outputs_of(const std::vector<F>& levels) const override {
+      if constexpr (CodedNetwork<N> && requires { net.outputs(levels); })
+        return net.outputs(levels);
+      else if constexpr (CodedNetwork<N>)
+        return {net.classify(net.decode(levels))};
+      fail_uncoded();
+    }
+    AnyDecoder<F> branch(const BranchOptions& options) const override {
+      if constexpr (CodedNetwork<N>) return net.branch(options);
+      fail_uncoded();
+    }
+    bool codes() const override { return CodedNetwork<N>; }
+    [[noreturn]] static void fail_uncoded() {
+      fail<ConfigError>("AnyNetwork",
+                        "this network shows no encoder, so that no policy can put a decoder of "
+                        "its own on it; take one with `encode`, `decode` and `branch`, as UNet");
+    }
     std::unique_ptr<Held> clone() const override { return std::make_unique<Holder>(net); }
     bool assign(const Held& other) override {
       if (other.type() != type()) return false;

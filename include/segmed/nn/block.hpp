@@ -110,15 +110,19 @@ struct TransposedUp {
   F operator()(const F& x) const { return conv(x); }
   static void members(auto& self, auto&& visit) { visit("conv", self.conv); }
 };
-/// Raises the resolution by linear interpolation; a 1x1 convolution before it sets the channels.
-template <FeatureMap F>
-struct LinearUp {
+/// Raises the resolution by interpolation; a 1x1 convolution before it sets the channels.
+template <FeatureMap F, Interpolation how>
+struct InterpolatedUp {
   Conv<F> conv;
   std::array<Index, F::dim> factor;
-  LinearUp(Index in, Index out, const std::array<Index, F::dim>& by)
+  InterpolatedUp(Index in, Index out, const std::array<Index, F::dim>& by)
       : conv(in, out, {.kernel = 1}), factor(by) {}
-  F operator()(const F& x) const { return upsample(conv(x), factor, Interpolation::linear); }
+  F operator()(const F& x) const { return upsample(conv(x), factor, how); }
   static void members(auto& self, auto&& visit) { visit("conv", self.conv); }
 };
+template <FeatureMap F>
+using LinearUp = InterpolatedUp<F, Interpolation::linear>;
+template <FeatureMap F>
+using NearestUp = InterpolatedUp<F, Interpolation::nearest>;
 
 }  // namespace segmed

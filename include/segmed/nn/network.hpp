@@ -23,6 +23,24 @@ template <class N>
 concept SplitNetwork = Network<N> && requires(const N& net, const typename N::Features& x) {
   net.classify(net.features(x));
 };
+/// How a decoder raises the resolution: as the network's own does, or by interpolation after a 1x1
+/// convolution.
+enum class Raise { own, linear, nearest };
+/// What a further decoder of a network is made with.
+struct BranchOptions {
+  std::uint64_t seed = 1;  // of its starting weights
+  Raise raise = Raise::own;
+};
+/// A network that shows its encoder as well: `encode` gives features at every resolution, the
+/// finest first, `decode` makes of them what `features` gives, and `branch` is a fresh decoder with
+/// a head of its own, from levels to logits, so that a policy can own further decoders.
+template <class N>
+concept CodedNetwork = SplitNetwork<N> &&
+    requires(const N& net, const typename N::Features& x, const BranchOptions& options) {
+  { net.encode(x) } -> std::same_as<std::vector<typename N::Features>>;
+  net.classify(net.decode(net.encode(x)));
+  { net.branch(options)(net.encode(x)) } -> std::same_as<typename N::Features>;
+};
 /// A network with logits at several resolutions, the finest first, for deep supervision.
 template <class N>
 concept DeepNetwork = Network<N> && requires(const N& net, const typename N::Features& x) {

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <segmed/nn/any_decoder.hpp>
 #include <segmed/nn/block.hpp>
-#include <segmed/nn/network.hpp>
 
 namespace segmed {
 
@@ -108,6 +108,31 @@ struct UNetDecoder {
   }
 };
 
+/// Those of a decoder alone: networks that differ in the encoder share it.
+template <FeatureMap F, class Block, class Upward>
+struct BranchParts {
+  using Features = F;
+  using Decoder = Block;
+  using Up = Upward;
+};
+/// A further decoder of a U-Net, with a head of its own: from the encoder's levels to logits.
+template <class Parts>
+struct UNetBranch {
+  using F = typename Parts::Features;
+  UNetDecoder<Parts> decode;
+  Conv<F> head;
+
+  UNetBranch(const UNetOptions<F::dim>& o, std::uint64_t seed)
+      : decode(o), head(o.widths[0], o.classes, {.kernel = 1}) {
+    initialize(*this, seed);
+  }
+  F operator()(const std::vector<F>& levels) const { return head(decode(levels)); }
+  static void members(auto& self, auto&& visit) {
+    visit("decode", self.decode);
+    visit("head", self.head);
+  }
+};
+
 /// U-Net, plain or residual by its parts; strided convolutions down, any `Up` back.
 ///
 ///   shapes   image (N, spatial..., channels_in) of any extents; result (N, spatial..., classes)
@@ -136,18 +161,33 @@ struct UNet {
   F classify(const F& features) const { return head(features); }
   F operator()(const F& image) const { return classify(features(image)); }
   /// Logits at falling resolution; one without deep supervision.
-  std::vector<F> outputs(const F& image) const {
-    const auto levels = decode.all(encode(image));
-    std::vector<F> logits = {head(levels[0])};
+  std::vector<F> outputs(const F& image) const { return outputs(encode(image)); }
+  /// The same, from what `encode` gave.
+  std::vector<F> outputs(const std::vector<F>& levels) const {
+    const auto decoded = decode.all(levels);
+    std::vector<F> logits = {head(decoded[0])};
     for (std::size_t s = 0; s < lower_heads.size(); ++s)
-      logits.push_back(lower_heads[s](levels[s + 1]));
+      logits.push_back(lower_heads[s](decoded[s + 1]));
     return logits;
+  }
+  /// A fresh decoder with a head.
+  AnyDecoder<F> branch(const BranchOptions& o) const {
+    if (o.raise == Raise::linear) return branch_with<LinearUp<F>>(o);
+    if (o.raise == Raise::nearest) return branch_with<NearestUp<F>>(o);
+    return branch_with<typename Parts::Up>(o);
   }
   static void members(auto& self, auto&& visit) {
     visit("encode", self.encode);
     visit("decode", self.decode);
     visit("head", self.head);
     visit("lower_heads", self.lower_heads);
+  }
+
+ private:
+  template <class Up>
+  UNetBranch<BranchParts<F, typename Parts::Decoder, Up>> branch_with(
+      const BranchOptions& o) const {
+    return {options, o.seed};
   }
 };
 

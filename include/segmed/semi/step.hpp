@@ -57,6 +57,18 @@ class SemiStep {
   const F& features_full() requires SplitNetwork<Net> { return features(full, full_); }
   const F& features_partial() requires SplitNetwork<Net> { return features(partial, partial_); }
 
+  /// What the encoder gives, the finest first; for networks that show it.
+  const std::vector<F>& levels_full() requires CodedNetwork<Net> { return levels(full, full_); }
+  const std::vector<F>& levels_partial() requires CodedNetwork<Net> {
+    return levels(partial, partial_);
+  }
+  /// Logits at falling resolution, for networks that have them. Who wants the logits too asks for
+  /// these first: without a deeply supervised loss, logits asked for before cost another decoding.
+  const std::vector<F>& outputs_full() requires DeepNetwork<Net> { return outputs(full, full_); }
+  const std::vector<F>& outputs_partial() requires DeepNetwork<Net> {
+    return outputs(partial, partial_);
+  }
+
   /// The user's loss of D_0, or of D_1 as it is annotated; deeply supervised if the loss is.
   Value labelled_full() { return labelled(full, full_); }
   Value labelled_partial() { return labelled(partial, partial_); }
@@ -79,42 +91,63 @@ class SemiStep {
 
  private:
   struct Seen {
-    std::optional<F> features;
-    std::vector<F> outputs;  // the finest first
+    std::vector<F> levels, outputs;  // the finest first
+    std::optional<F> features, logits;
   } full_, partial_;
 
   static void check(const Samples<F>& samples) {
     require<DataError>(!samples.empty(), "SemiStep", "this step has no samples of D_1");
   }
+  const std::vector<F>& levels(const Samples<F>& samples, Seen& seen) {
+    check(samples);
+    if (seen.levels.empty()) seen.levels = student.encode(samples.image);
+    return seen.levels;
+  }
   const F& features(const Samples<F>& samples, Seen& seen) {
     check(samples);
-    if (!seen.features) seen.features.emplace(student.features(samples.image));
-    return *seen.features;
+    if (seen.features) return *seen.features;
+    if constexpr (CodedNetwork<Net>)
+      if (codes()) return seen.features.emplace(student.decode(levels(samples, seen)));
+    return seen.features.emplace(student.features(samples.image));
   }
   const std::vector<F>& outputs(const Samples<F>& samples, Seen& seen) {
     check(samples);
     if (!seen.outputs.empty()) return seen.outputs;
+    if constexpr (CodedNetwork<Net> && requires { student.outputs(seen.levels); })
+      if (codes()) return seen.outputs = student.outputs(levels(samples, seen));
+    return seen.outputs = student.outputs(samples.image);
+  }
+  const F& logits(const Samples<F>& samples, Seen& seen) {
+    check(samples);
+    if (!seen.outputs.empty()) return seen.outputs.front();
+    if (seen.logits) return *seen.logits;
     if constexpr (DeepNetwork<Net> && DeepLoss<Loss, F>) {
-      seen.outputs = student.outputs(samples.image);
+      return outputs(samples, seen).front();
     } else if constexpr (SplitNetwork<Net>) {
       // Through the features, because a policy may ask for them as well.
-      seen.outputs.push_back(splits() ? student.classify(features(samples, seen))
-                                      : student(samples.image));
+      return seen.logits.emplace(splits() ? student.classify(features(samples, seen))
+                                          : student(samples.image));
     } else {
-      seen.outputs.push_back(student(samples.image));
+      return seen.logits.emplace(student(samples.image));
     }
-    return seen.outputs;
   }
-  const F& logits(const Samples<F>& samples, Seen& seen) { return outputs(samples, seen).front(); }
   Value labelled(const Samples<F>& samples, Seen& seen) {
-    if constexpr (DeepLoss<Loss, F>)
+    if constexpr (!DeepLoss<Loss, F>)
+      return Criterion<Loss>{loss}(logits(samples, seen), samples.labels);
+    else if constexpr (DeepNetwork<Net>)
       return Criterion<Loss>{loss}(outputs(samples, seen), samples.labels);
     else
-      return Criterion<Loss>{loss}(logits(samples, seen), samples.labels);
+      return Criterion<Loss>{loss}(std::vector<F>{logits(samples, seen)}, samples.labels);
   }
   bool splits() const {
     if constexpr (requires { student.splits(); })
       return student.splits();
+    else
+      return true;
+  }
+  bool codes() const {
+    if constexpr (requires { student.codes(); })
+      return student.codes();
     else
       return true;
   }

@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: Apache-2.0
+// Whatever a policy asks of a step is computed once.
+#include "one_step.hpp"
+#include <segmed/losses/deep_supervision.hpp>
+
+using namespace trial;
+
+namespace {
+
+int encoded = 0, decoded = 0;
+
+/// A U-Net that counts how often its parts run.
+struct Counting {
+  using Features = F;
+  Net net;
+  std::vector<F> encode(const F& x) const { return ++encoded, net.encode(x); }
+  F decode(const std::vector<F>& levels) const { return ++decoded, net.decode(levels); }
+  F features(const F& x) const { return decode(encode(x)); }
+  F classify(const F& x) const { return net.classify(x); }
+  F operator()(const F& x) const { return classify(features(x)); }
+  std::vector<F> outputs(const std::vector<F>& levels) const {
+    return ++decoded, net.outputs(levels);
+  }
+  std::vector<F> outputs(const F& x) const { return outputs(encode(x)); }
+  AnyDecoder<F> branch(const BranchOptions& o) const { return net.branch(o); }
+  static void members(auto& self, auto&& visit) { visit("net", self.net); }
+};
+static_assert(CodedNetwork<Counting> && DeepNetwork<Counting>);
+
+/// The same network without a view into it.
+struct Closed {
+  using Features = F;
+  Net net;
+  F operator()(const F& x) const { return net(x); }
+  static void members(auto& self, auto&& visit) { visit("net", self.net); }
+};
+
+Net deep_net() {
+  return Net({.classes = 3,
+              .widths = {4, 6, 8},
+              .encoder_convs = 1,
+              .decoder_convs = 1,
+              .deep_supervision = true});
+}
+
+}  // namespace
+
+TEST_SUITE("semi/step") {
+  TEST_CASE("encoder and decoder run once, whoever asks and in whatever order") {
+    const Scope forward([](Mode& m) { m.record = false; });
+    OneStep<F> step(false, AnnotatedSet::all(3));
+    Counting net{deep_net()};
+    const auto whole = host(net(step.partial.image));
+    const Loss loss{};
+    {
+      auto now = step.now(net, loss);
+      encoded = decoded = 0;
+      CHECK(host(now.logits_partial()) == whole);
+      CHECK(host(net.net.classify(now.features_partial())) == whole);
+      CHECK(host(net.net.classify(net.net.decode(now.levels_partial()))) == whole);
+      now.labelled_partial();
+      CHECK(encoded == 1);
+      CHECK(decoded == 1);
+      const F& logits = now.logits_partial();
+      REQUIRE(now.outputs_partial().size() == 2);
+      CHECK(host(now.outputs_partial()[0]) == whole);
+      CHECK(host(logits) == whole);  // what was asked for before is still there
+      CHECK(encoded == 1);
+      CHECK(decoded == 2);
+    }
+    const DeepSupervision<Dice> deep{};
+    auto now = step.now(net, deep);
+    encoded = decoded = 0;
+    now.levels_full();
+    now.labelled_full();
+    now.outputs_full();
+    now.logits_full();
+    CHECK(encoded == 1);
+    CHECK(decoded == 1);
+  }
+  TEST_CASE("a network that shows its parts trains with the same bits as one that does not") {
+    Net open = small_net();
+    Closed closed{small_net()};
+    Supervised policy;
+    auto options = few_steps(3);
+    const auto train = [&](auto& net) {
+      run(options, small_cohort(), net, Loss{}, policy, AdamW{.rate = 3e-3f});
+    };
+    train(open), train(closed);
+    CHECK(weights_of(open) == weights_of(closed));
+  }
+  TEST_CASE("without D_1 its levels cannot be asked for") {
+    Net net = small_net();
+    const Loss loss{};
+    OneStep<F> step;
+    step.partial = {};
+    auto now = step.now(net, loss);
+    CHECK_THROWS_WITH_AS(now.levels_partial(), "segmed: SemiStep: this step has no samples of D_1",
+                         DataError);
+  }
+}
