@@ -101,7 +101,7 @@ static_assert(VoxelLoss<Focal>);
 ///
 ///   shapes   logits (cases, spatial..., classes); labels (cases, spatial...); result scalar
 ///   units    none; 0 where one class has it all, 1 where all are equally probable
-///   source   Grandvalet & Bengio, Semi-supervised learning by entropy minimization, 2004, eq. 7
+///   source   Grandvalet & Bengio, Semi-supervised learning by entropy minimization, 2004
 struct Entropy {
   static constexpr int sums = 2;  // entropy; voxels
   template <class W>

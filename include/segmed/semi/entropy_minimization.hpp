@@ -8,7 +8,7 @@ namespace segmed {
 /// The student makes up its mind on D_1: the entropy of its probabilities falls. Uses D_1's partial
 /// labels by the usual term of the labels alone.
 ///
-///   source   Grandvalet & Bengio, 2004; Vu et al., ADVENT, 2019, arXiv:1811.12833, eq. 1 and 3;
+///   source   Grandvalet & Bengio, 2004; Vu et al., ADVENT, 2019, arXiv:1811.12833;
 ///            over the logarithm of the number of classes that there are, and on D_1 only, because
 ///            on D_0 the labels already say what to be sure of
 struct EntropyMinimization {

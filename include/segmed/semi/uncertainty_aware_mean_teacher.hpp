@@ -41,7 +41,7 @@ F certain(const F& total, Index passes, const Ticks* ticks) {
 /// the mean of its answers is undecided, the student is left alone. Uses D_1's partial labels by
 /// the usual term of the labels alone.
 ///
-///   source   Yu et al., 2019, arXiv:1907.07034, eq. 2 to 4. The first of the noisy answers is the
+///   source   Yu et al., 2019, arXiv:1907.07034. The first of the noisy answers is the
 ///            one that the student shall give (SSL4MIS makes one more pass for it); the bound is a
 ///            fraction of ln C instead of ln 2, and the mean goes over all C classes
 template <Network Net>
