@@ -89,6 +89,30 @@ TEST_SUITE("semi/deformation_consistency") {
     Step step(net, policy, samples<F3>(1, false, 4));
     CHECK(step.term() < 1e-12);
   }
+  TEST_CASE("a smooth displacement stays within its bounds and changes slowly") {
+    const Grid grid{2, 24, 40, 17, 1};
+    const auto by = smooth_displacement<F3>(Philox{3}, grid, 8, 1.5f);
+    CHECK(by.grid() == grid.with_channels(3));
+    const auto values = by.dense().value.host();
+    float most = 0, steepest = 0;
+    for (Index i = 0; i < by.grid().size(); ++i) {
+      most = std::max(most, std::abs(values[std::size_t(i)]));
+      if (i / 3 % grid.width > 0)
+        steepest =
+            std::max(steepest, std::abs(values[std::size_t(i)] - values[std::size_t(i - 3)]));
+    }
+    CHECK(most > 1);
+    CHECK(most <= 1.5f);
+    CHECK(steepest < 0.5f);
+    // Far is cut to a quarter of a cell.
+    float far = 0;
+    for (const float d :
+         smooth_displacement<F2>(Philox{3}, {1, 1, 32, 32, 1}, 8, 100).dense().value.host())
+      far = std::max(far, std::abs(d));
+    CHECK(far <= 2);
+    CHECK(far > 1);
+    CHECK_THROWS_AS(smooth_displacement<F3>(Philox{}, grid, 0, 1), ConfigError);
+  }
   TEST_CASE("it trains in two dimensions, behind one type, and resumes bit for bit") {
     check_flat_and_erased([](const auto&) { return DeformationConsistency{.cell = 4}; });
     trial::check_resumes([](const auto&) { return DeformationConsistency{.cell = 8}; });

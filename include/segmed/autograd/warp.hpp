@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 // Maps read at displaced positions.
 #pragma once
-#include <segmed/autograd/pointwise.hpp>
-#include <segmed/autograd/spatial.hpp>
+#include <cmath>
+
+#include <segmed/autograd/features.hpp>
+#include <segmed/backend/cpu.hpp>
 
 namespace segmed {
 
@@ -28,37 +30,43 @@ struct WarpField {
     WarpTap<W> tap;
     for (Index a = 0; a < 3; ++a) {
       W to = W(at[a]);
-      if (a >= 3 - axes) to += std::fmax(-W(farthest), std::fmin(W(farthest), W(by[a - 3 + axes])));
-      to = std::fmax(W(0), std::fmin(W(extent[a] - 1), to));
+      if (a >= 3 - axes) to += within(W(by[a - 3 + axes]), -W(farthest), W(farthest));
+      to = within(to, W(0), W(extent[a] - 1));
       tap.first[a] = Index(to);
       tap.second[a] = tap.first[a] + 1 < extent[a] ? tap.first[a] + 1 : tap.first[a];
       tap.weight[a] = to - W(tap.first[a]);
     }
     return tap;
   }
-  /// Calls visit(offset of the input voxel in its case, weight) for each corner that counts.
+  /// Calls visit(z, y, x, weight) for each input voxel that counts.
   template <class Visit>
-  SEGMED_HD void each_corner(const WarpTap<Wide<T>>& tap, const Visit& visit) const {
+  SEGMED_HD static void each_corner(const WarpTap<Wide<T>>& tap, const Visit& visit) {
     using W = Wide<T>;
-    for (int corner = 0; corner < 8; ++corner) {
-      W weight = 1;
-      Index from = 0;
-      const Index extent[3] = {grid.depth, grid.height, grid.width};
-      for (int a = 0; a < 3; ++a) {
-        const bool second = (corner >> (2 - a) & 1) != 0;
-        weight *= second ? tap.weight[a] : W(1) - tap.weight[a];
-        from = from * extent[a] + (second ? tap.second[a] : tap.first[a]);
-      }
-      if (weight != W(0)) visit(from, weight);
-    }
+    for (int z = 0; z < 2; ++z)
+      for (int y = 0; y < 2; ++y)
+        for (int x = 0; x < 2; ++x) {
+          const W weight = (z ? tap.weight[0] : W(1) - tap.weight[0]) *
+                           (y ? tap.weight[1] : W(1) - tap.weight[1]) *
+                           (x ? tap.weight[2] : W(1) - tap.weight[2]);
+          if (weight != W(0))
+            visit(z ? tap.second[0] : tap.first[0], y ? tap.second[1] : tap.first[1],
+                  x ? tap.second[2] : tap.first[2], weight);
+        }
+  }
+
+ private:
+  /// What is not a number becomes `low`.
+  template <class W>
+  SEGMED_HD static W within(W x, W low, W high) {
+    return !(x > low) ? low : x < high ? x : high;
   }
 };
 
 template <class T>
 struct WarpKernel {  // one item per output voxel
   WarpField<T> field;
-  const T* x;
-  T* y;
+  const T* input;
+  T* output;
   SEGMED_HD void operator()(Index row) const {
     using W = Wide<T>;
     const Grid& g = field.grid;
@@ -67,86 +75,92 @@ struct WarpKernel {  // one item per output voxel
     const T* from[8];
     W weight[8];
     int corners = 0;
-    field.each_corner(tap, [&](Index at, W w) {
-      from[corners] = x + (n * g.voxels() + at) * g.channels;
-      weight[corners++] = w;
+    field.each_corner(tap, [&](Index z, Index y, Index x, W by) {
+      from[corners] = input + (((n * g.depth + z) * g.height + y) * g.width + x) * g.channels;
+      weight[corners++] = by;
     });
     for (Index c = 0; c < g.channels; ++c) {
       W sum = 0;
       for (int k = 0; k < corners; ++k) sum += weight[k] * W(from[k][c]);
-      y[row * g.channels + c] = T(sum);
+      output[row * g.channels + c] = T(sum);
     }
   }
 };
 
-/// Input voxels that one item of the backward pass owns, along each axis. No part of the numerics:
-/// every input voxel adds up its readers in their order.
-inline constexpr Index warp_tile = 8;
+/// Voxels from begin to before end along one axis.
+struct WarpRange {
+  Index begin, end;
 
-template <class T>
-struct WarpPull {  // one item per tile of input voxels, which looks for its readers around it
+  SEGMED_HD bool has(Index i) const { return i >= begin && i < end; }
+  SEGMED_HD WarpRange around(Index reach, Index extent) const {
+    return {begin > reach ? begin - reach : 0, end + reach < extent ? end + reach : extent};
+  }
+};
+/// The backward pass: an item owns a tile of `Side` input voxels along each axis, and looks around
+/// it for those who read them. However large the tiles, an input voxel adds up its readers in their
+/// order.
+template <class T, Index Side>
+struct WarpPull {
   WarpField<T> field;
   const T* g;
   Wide<T>* sums;
   T* gx;
 
-  struct Range {
-    Index begin, end;
-    SEGMED_HD Range around(Index reach, Index extent) const {
-      return {begin > reach ? begin - reach : 0, end + reach < extent ? end + reach : extent};
-    }
-    SEGMED_HD bool has(Index i) const { return i >= begin && i < end; }
-  };
-  SEGMED_HD static Index tiles(Index extent) { return (extent + warp_tile - 1) / warp_tile; }
-  SEGMED_HD static Range range(Index tile, Index extent) {
-    const Index begin = tile * warp_tile;
-    return {begin, begin + warp_tile < extent ? begin + warp_tile : extent};
+  SEGMED_HD static Index tiles(Index extent) { return (extent + Side - 1) / Side; }
+  static Index items(const Grid& g) {
+    return g.cases * tiles(g.depth) * tiles(g.height) * tiles(g.width);
   }
   SEGMED_HD void operator()(Index item) const {
     using W = Wide<T>;
     const Grid& grid = field.grid;
-    const Index across = tiles(grid.width), down = tiles(grid.height);
-    const Range x = range(item % across, grid.width);
-    const Range y = range(item / across % down, grid.height);
-    const Range z = range(item / across / down % tiles(grid.depth), grid.depth);
-    const Index n = item / across / down / tiles(grid.depth), channels = grid.channels;
-    const Index first = n * grid.voxels();
-    each_voxel(z, y, x, [&](Index d, Index h, Index w) {
-      W* own = sums + (first + (d * grid.height + h) * grid.width + w) * channels;
-      for (Index c = 0; c < channels; ++c) own[c] = 0;
+    const Index channels = grid.channels, reach = Index(std::ceil(field.farthest));
+    const WarpRange xs = take(item, grid.width), ys = take(item, grid.height),
+                    zs = take(item, grid.depth);
+    const Index n = item;  // what is left of it
+    const auto at = [&](Index z, Index y, Index x) {
+      return (((n * grid.depth + z) * grid.height + y) * grid.width + x) * channels;
+    };
+    each_voxel(zs, ys, xs, [&](Index z, Index y, Index x) {
+      for (Index c = 0; c < channels; ++c) sums[at(z, y, x) + c] = 0;
     });
-    const Index reach = Index(std::ceil(field.farthest));
-    each_voxel(z.around(reach, grid.depth), y.around(reach, grid.height),
-               x.around(reach, grid.width), [&](Index d, Index h, Index w) {
-                 const auto tap = field.tap(n, d, h, w);
-                 const bool far = tap.second[0] < z.begin || tap.first[0] >= z.end ||
-                                  tap.second[1] < y.begin || tap.first[1] >= y.end ||
-                                  tap.second[2] < x.begin || tap.first[2] >= x.end;
-                 if (far) return;
-                 const T* up = g + (first + (d * grid.height + h) * grid.width + w) * channels;
-                 field.each_corner(tap, [&](Index at, W weight) {
-                   const bool own = x.has(at % grid.width) &&
-                                    y.has(at / grid.width % grid.height) &&
-                                    z.has(at / grid.width / grid.height);
-                   if (!own) return;
-                   W* to = sums + (first + at) * channels;
-                   for (Index c = 0; c < channels; ++c) to[c] += weight * W(up[c]);
-                 });
-               });
-    each_voxel(z, y, x, [&](Index d, Index h, Index w) {
-      const Index at = (first + (d * grid.height + h) * grid.width + w) * channels;
-      for (Index c = 0; c < channels; ++c) gx[at + c] = T(W(gx[at + c]) + sums[at + c]);
+    const auto read = [&](Index z, Index y, Index x) {
+      const auto tap = field.tap(n, z, y, x);
+      if (!meets(tap, 0, zs) || !meets(tap, 1, ys) || !meets(tap, 2, xs)) return;
+      const T* from = g + at(z, y, x);
+      field.each_corner(tap, [&](Index d, Index h, Index w, W weight) {
+        if (!zs.has(d) || !ys.has(h) || !xs.has(w)) return;
+        W* to = sums + at(d, h, w);
+        for (Index c = 0; c < channels; ++c) to[c] += weight * W(from[c]);
+      });
+    };
+    each_voxel(zs.around(reach, grid.depth), ys.around(reach, grid.height),
+               xs.around(reach, grid.width), read);
+    each_voxel(zs, ys, xs, [&](Index z, Index y, Index x) {
+      const Index i = at(z, y, x);
+      for (Index c = 0; c < channels; ++c) gx[i + c] = T(W(gx[i + c]) + sums[i + c]);
     });
   }
 
  private:
+  /// The item's tile along an axis; leaves the number of the tile along the others.
+  SEGMED_HD static WarpRange take(Index& item, Index extent) {
+    const Index begin = item % tiles(extent) * Side;
+    item /= tiles(extent);
+    return {begin, begin + Side < extent ? begin + Side : extent};
+  }
+  SEGMED_HD static bool meets(const WarpTap<Wide<T>>& tap, int axis, const WarpRange& range) {
+    return tap.second[axis] >= range.begin && tap.first[axis] < range.end;
+  }
   template <class Visit>
-  SEGMED_HD static void each_voxel(Range z, Range y, Range x, const Visit& visit) {
-    for (Index d = z.begin; d < z.end; ++d)
-      for (Index h = y.begin; h < y.end; ++h)
-        for (Index w = x.begin; w < x.end; ++w) visit(d, h, w);
+  SEGMED_HD static void each_voxel(WarpRange zs, WarpRange ys, WarpRange xs, const Visit& visit) {
+    for (Index z = zs.begin; z < zs.end; ++z)
+      for (Index y = ys.begin; y < ys.end; ++y)
+        for (Index x = xs.begin; x < xs.end; ++x) visit(z, y, x);
   }
 };
+/// Large tiles look at fewer voxels twice, small ones make more items.
+template <Device D>
+inline constexpr Index warp_side = std::same_as<D, Cpu> ? 32 : 8;
 
 /// The map read at displaced positions, linearly between voxels. The displacement is a constant;
 /// `farthest` voxels is the most that counts of it along any axis.
@@ -168,54 +182,12 @@ F warp(const F& input, const F& displacement, float farthest) {
   F y(grid, x.tracked());
   D::launch(grid.rows(), WarpKernel<T>{field, x.data(), y.mutable_data()});
   record_dense(y, {}, [=](const T* g) {
-    const auto tiles = [](Index extent) { return WarpPull<T>::tiles(extent); };
+    using Pull = WarpPull<T, warp_side<D>>;
     Storage<W, D> sums(grid.size(), Uninitialized{});
-    D::launch_blocks(grid.cases * tiles(grid.depth) * tiles(grid.height) * tiles(grid.width),
-                     WarpPull<T>{field, g, sums.write(), x.gradient_to_add()});
+    D::launch_blocks(Pull::items(grid), Pull{field, g, sums.write(), x.gradient_to_add()});
     (void)by;  // the field points into it
   });
   return y;
-}
-
-namespace math {
-
-struct Uniform {  // random numbers, whatever stood there
-  Philox random;
-  float size;
-  template <class W>
-  SEGMED_HD W operator()(W, Index i) const {
-    return W(random.uniform(i, -size, size));
-  }
-  template <class W>
-  SEGMED_HD W slope(W, Index) const {
-    return 0;
-  }
-};
-
-}  // namespace math
-
-/// A random displacement for each case of a map, linear between points that are about `cell` voxels
-/// apart. It stays below a quarter of their distance too, so that it stretches and squeezes by half
-/// at most.
-///
-///   shapes   grid (N, spatial..., any); result (N, spatial..., axes)
-///   units    voxels
-template <FeatureMap F>
-F smooth_displacement(const Philox& random, const Grid& grid, Index cell, float farthest) {
-  using T = typename F::value_type;
-  require<ConfigError>(cell > 0, "smooth_displacement", "cells of ", cell, " voxels");
-  const Index extents[3] = {grid.depth, grid.height, grid.width};
-  Grid coarse = grid.with_channels(Index(F::dim));
-  Index* const points[3] = {&coarse.depth, &coarse.height, &coarse.width};
-  std::array<Index, F::dim> extent;
-  for (std::size_t a = 3 - F::dim; a < 3; ++a) {
-    *points[a] = std::max<Index>(1, (extents[a] + cell / 2) / cell);
-    extent[a + F::dim - 3] = extents[a];
-    if (*points[a] > 1)
-      farthest = std::min(farthest, 0.25f * float(extents[a]) / float(*points[a]));
-  }
-  const F zero(coarse, Storage<T, typename F::device>(coarse.size()));
-  return stretch(map(math::Uniform{random, farthest}, zero), extent, Interpolation::linear);
 }
 
 }  // namespace segmed

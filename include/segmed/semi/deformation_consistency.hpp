@@ -1,9 +1,52 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <segmed/autograd/pointwise.hpp>
+#include <segmed/autograd/spatial.hpp>
 #include <segmed/autograd/warp.hpp>
 #include <segmed/semi/policy.hpp>
 
 namespace segmed {
+
+namespace math {
+
+struct Uniform {  // random numbers, whatever stood there
+  Philox random;
+  float size;
+  template <class W>
+  SEGMED_HD W operator()(W, Index i) const {
+    return W(random.uniform(i, -size, size));
+  }
+  template <class W>
+  SEGMED_HD W slope(W, Index) const {
+    return 0;
+  }
+};
+
+}  // namespace math
+
+/// A random displacement for each case of a map, linear between points that are about `cell` voxels
+/// apart. It stays below a quarter of their distance too, so that it stretches and squeezes by half
+/// at most.
+///
+///   shapes   grid (N, spatial..., any); result (N, spatial..., axes)
+///   units    voxels
+template <FeatureMap F>
+F smooth_displacement(const Philox& random, const Grid& grid, Index cell, float farthest) {
+  using T = typename F::value_type;
+  require<ConfigError>(cell > 0, "smooth_displacement", "cells of ", cell, " voxels");
+  const Index extents[3] = {grid.depth, grid.height, grid.width};
+  Grid coarse = grid.with_channels(Index(F::dim));
+  Index* const points[3] = {&coarse.depth, &coarse.height, &coarse.width};
+  std::array<Index, F::dim> extent;
+  for (std::size_t a = 3 - F::dim; a < 3; ++a) {
+    *points[a] = std::max<Index>(1, (extents[a] + cell / 2) / cell);
+    extent[a + F::dim - 3] = extents[a];
+    if (*points[a] > 1)
+      farthest = std::min(farthest, 0.25f * float(extents[a]) / float(*points[a]));
+  }
+  const F zero(coarse, Storage<T, typename F::device>(coarse.size()));
+  return stretch(map(math::Uniform{random, farthest}, zero), extent, Interpolation::linear);
+}
 
 /// What the student says of a deformed image is what it says of the image, deformed in the same
 /// way. Uses D_1's partial labels by the usual term of the labels alone.
