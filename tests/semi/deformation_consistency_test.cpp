@@ -113,8 +113,9 @@ TEST_SUITE("semi/deformation_consistency") {
     CHECK(far > 1);
     CHECK_THROWS_AS(smooth_displacement<F3>(Philox{}, grid, 0, 1), ConfigError);
   }
-  TEST_CASE("it trains in two dimensions, behind one type, and resumes bit for bit") {
+  TEST_CASE("two dimensions, erased networks, any number of threads, and stops") {
     check_flat_and_erased([](const auto&) { return DeformationConsistency{.cell = 4}; });
+    check_threads([](const auto&) { return DeformationConsistency{.cell = 8}; });
     trial::check_resumes([](const auto&) { return DeformationConsistency{.cell = 8}; });
   }
 }

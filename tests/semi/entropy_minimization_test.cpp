@@ -45,8 +45,9 @@ TEST_SUITE("semi/entropy_minimization") {
     backward(entropy);
     for (const float g : z.gradient().host()) CHECK(std::abs(g) < 1e-6f);
   }
-  TEST_CASE("it trains in two dimensions, behind one type, and resumes bit for bit") {
+  TEST_CASE("two dimensions, erased networks, any number of threads, and stops") {
     check_flat_and_erased([](const auto&) { return EntropyMinimization{}; });
+    check_threads([](const auto&) { return EntropyMinimization{}; });
     trial::check_resumes([](const auto&) { return EntropyMinimization{}; });
   }
 }

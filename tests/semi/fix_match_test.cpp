@@ -97,8 +97,9 @@ TEST_SUITE("semi/fix_match") {
     step.partial.strong = {};
     CHECK_THROWS_AS(step.term(), DataError);
   }
-  TEST_CASE("it trains in two dimensions, behind one type, and resumes bit for bit") {
+  TEST_CASE("two dimensions, erased networks, any number of threads, and stops") {
     check_flat_and_erased([](const auto&) { return FixMatch{}; });
+    check_threads([](const auto&) { return FixMatch{.confidence = 0.4f}; });
     trial::check_resumes([](const auto&) { return FixMatch{.confidence = 0.4f}; });
   }
 }

@@ -65,8 +65,9 @@ TEST_SUITE("semi/interpolation_consistency") {
     const auto gradient = step.gradient();
     CHECK(std::any_of(gradient.begin(), gradient.end(), [](float g) { return g != 0; }));
   }
-  TEST_CASE("it trains in two dimensions, behind one type, and resumes bit for bit") {
+  TEST_CASE("two dimensions, erased networks, any number of threads, and stops") {
     check_flat_and_erased(make);
+    check_threads(make);
     trial::check_resumes(make);
   }
 }

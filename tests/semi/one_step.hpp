@@ -2,6 +2,8 @@
 // One step by hand: what a policy adds and where its gradient goes, beside plain loops over
 // doubles.
 #pragma once
+#include <set>
+
 #include <doctest/doctest.h>
 
 #include <segmed/autograd/group.hpp>
@@ -143,6 +145,22 @@ void check_flat_and_erased(Make make) {
   CHECK(std::isfinite(step.term()));
   step.partial = {};
   CHECK(step.term() == 0);
+}
+
+/// The number of threads changes no bit of a policy's gradient.
+template <class Make>
+void check_threads(Make make) {
+  const int before = threads();
+  std::set<std::vector<float>> results;
+  for (const int count : {1, 2, 4}) {
+    set_threads(count);
+    auto net = small_net<F3>();
+    auto policy = make(net);
+    Step step(net, policy, samples<F3>(2, false, 4, {16, 16, 16}));
+    results.insert(step.gradient());
+  }
+  set_threads(before);
+  CHECK(results.size() == 1);
 }
 
 }  // namespace one_step

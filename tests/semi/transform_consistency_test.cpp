@@ -85,8 +85,9 @@ TEST_SUITE("semi/transform_consistency") {
     CHECK(turns == std::set<int>{1, 2, 3});
     CHECK(mirrored == std::set<int>{-1, 0, 1, 2});
   }
-  TEST_CASE("it trains in two dimensions, behind one type, and resumes bit for bit") {
+  TEST_CASE("two dimensions, erased networks, any number of threads, and stops") {
     check_flat_and_erased([](const auto&) { return TransformConsistency{.mirrors = true}; });
+    check_threads([](const auto&) { return TransformConsistency{}; });
     trial::check_resumes([](const auto&) { return TransformConsistency{}; });
   }
 }

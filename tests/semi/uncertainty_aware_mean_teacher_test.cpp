@@ -92,8 +92,9 @@ TEST_SUITE("semi/uncertainty_aware_mean_teacher") {
       most = std::max(most, std::abs(x));
     CHECK(most == 0.75f);
   }
-  TEST_CASE("it trains in two dimensions, behind one type, and resumes bit for bit") {
+  TEST_CASE("two dimensions, erased networks, any number of threads, and stops") {
     check_flat_and_erased(make);
+    check_threads(make);
     trial::check_resumes(make);
   }
 }
