@@ -94,6 +94,22 @@ TEST_CASE("below gives every number and no other") {
   CHECK(random.below(3, Index{1} << 62) >= 0);
 }
 
+TEST_CASE("Beta(a, a) has the mean 1/2 and the variance 1 / (8 a + 4)") {
+  const Philox random{5, Purpose::view, 2, 3};
+  for (const float shape : {0.01f, 0.2f, 1.0f, 4.0f}) {
+    double sum = 0, squares = 0;
+    bool inside = true;
+    for (Index i = 0; i < 20000; ++i) {
+      const double x = double(random.beta(i, shape));
+      inside &= x >= 0 && x <= 1;
+      sum += x, squares += (x - 0.5) * (x - 0.5);
+    }
+    CHECK(inside);
+    CHECK(std::abs(sum / 20000 - 0.5) < 0.01);
+    CHECK(std::abs(squares / 20000 * (8 * double(shape) + 4) - 1) < 0.04);
+  }
+}
+
 TEST_CASE("hash_of is FNV-1a, also when it is compiled in") {
   static_assert(hash_of("") == 0xcbf29ce484222325u);
   static_assert(hash_of("a") == 0xaf63dc4c8601ec8cu);

@@ -67,6 +67,20 @@ TEST_SUITE("losses/entropy") {
       CHECK(b.gradient_error(loss) < 1e-7);
     }
   }
+  TEST_CASE("entropy is its formula over the voxels with a label") {
+    const Batch b = Batch::random({2, 3, 4, 5, 3});
+    double total = 0, voxels = 0;
+    for (Index n = 0; n < 2; ++n)
+      for (Index v = 0; v < b.grid.voxels(); ++v) {
+        if (b.label(n, v) == ignored) continue;
+        for (Index c = 0; c < 3; ++c) total -= b.p(n, v, c) * std::log(b.p(n, v, c));
+        ++voxels;
+      }
+    const double expected = total / voxels / std::log(3.0);
+    CHECK(b.value(Entropy{}) == doctest::Approx(expected).epsilon(1e-12));
+    CHECK(b.value<Single>(Entropy{}) == doctest::Approx(expected).epsilon(1e-6));
+    CHECK(b.gradient_error(Entropy{}) < 1e-7);
+  }
   TEST_CASE("the losses and their gradients are PyTorch's") {
     if (no_torch()) return;
     Batch b = Batch::random({2, 3, 4, 5, 3});

@@ -242,6 +242,19 @@ struct Noise {
     return 1;
   }
 };
+/// Noise that is never stronger than `limit`.
+struct LimitedNoise {
+  Philox random;
+  float deviation, limit;
+  template <class W>
+  SEGMED_HD W operator()(W x, Index i) const {
+    return x + W(std::fmax(-limit, std::fmin(limit, deviation * random.normal(i))));
+  }
+  template <class W>
+  SEGMED_HD W slope(W, Index) const {
+    return 1;
+  }
+};
 
 }  // namespace math
 
@@ -327,6 +340,11 @@ F channel_dropout(const F& x, float rate) {
 template <FeatureMap F>
 F add_noise(const F& x, float deviation) {
   return map(math::Noise{Draws::next(Purpose::noise), deviation}, x);
+}
+/// The same, cut off at plus and minus `limit`.
+template <FeatureMap F>
+F add_noise(const F& x, float deviation, float limit) {
+  return map(math::LimitedNoise{Draws::next(Purpose::noise), deviation, limit}, x);
 }
 
 template <class T>

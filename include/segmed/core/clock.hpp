@@ -19,7 +19,7 @@ struct Ticks {
 /// exp(-5 (1 - t)^2), the usual warm-up of consistency terms.
 ///
 ///   source   Laine & Aila, Temporal ensembling, 2017, arXiv:1610.02242, section 2
-inline float sigmoid_ramp(float progress, float length = 0.4f) {
+SEGMED_HD inline float sigmoid_ramp(float progress, float length = 0.4f) {
   const float rest = progress < length ? 1 - progress / length : 0;
   return std::exp(-5 * rest * rest);
 }

@@ -19,6 +19,7 @@ enum class Purpose : std::uint32_t {
   strong_view,
   phantom,
   statistics,
+  view,  // what a policy does to an image: turns, mixes, deformations
 };
 
 /// FNV-1a: a name (a parameter's path, a case's id) as a number that is the same on every machine.
@@ -71,6 +72,16 @@ struct Philox {
     const Words b = bits(i);
     return std::sqrt(-2.0f * std::log(unit(b.word[0]))) *
            std::cos(6.28318530718f * unit(b.word[1]));
+  }
+  /// Between 0 and 1, symmetric: Beta(shape, shape). Meant for shapes up to a few.
+  ///
+  ///   source   Joehnk, 1964, by logarithms, so that small shapes do not underflow
+  SEGMED_HD float beta(Index i, float shape) const {
+    for (Index attempt = 0;; ++attempt) {
+      const Words b = bits(i + (attempt << 32));
+      const float x = std::log(unit(b.word[0])) / shape, y = std::log(unit(b.word[1])) / shape;
+      if (std::exp(x) + std::exp(y) <= 1) return 1 / (1 + std::exp(y - x));
+    }
   }
   /// 0 to n - 1; the bias is below n / 2^64.
   SEGMED_HD Index below(Index i, Index n) const {

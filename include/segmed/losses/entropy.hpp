@@ -96,6 +96,39 @@ struct Focal {
 };
 static_assert(VoxelLoss<Focal>);
 
+/// How undecided the prediction is: the mean entropy of a voxel's probabilities, over the largest
+/// that so many classes can have. Labels only say which voxels count.
+///
+///   shapes   logits (cases, spatial..., classes); labels (cases, spatial...); result scalar
+///   units    none; 0 where one class has it all, 1 where all are equally probable
+///   source   Grandvalet & Bengio, Semi-supervised learning by entropy minimization, 2004
+struct Entropy {
+  static constexpr int sums = 2;  // entropy; voxels
+  template <class W>
+  SEGMED_HD void add(W* s, const ClassVoxel<W>& x) const {
+    s[0] -= x.p * x.log_p;
+    s[1] += x.is;
+  }
+  template <class W>
+  SEGMED_HD W slope(const W* ds, const ClassVoxel<W>& x) const {
+    return -x.p * (x.log_p + W(1)) * ds[0];
+  }
+  SEGMED_HD double finish(const ClassSums& all) const {
+    double entropy = 0, voxels = 0;
+    for (Index n = 0; n < all.cases; ++n)
+      for (Index c = 0; c < all.classes; ++c) {
+        entropy += all.sums(n, c)[0];
+        voxels += all.sums(n, c)[1];
+      }
+    const double most = voxels * std::log(double(all.classes));
+    if (!(most > 0)) return 0;
+    for (Index n = 0; n < all.cases; ++n)
+      for (Index c = 0; c < all.classes; ++c) all.slopes(n, c)[0] = 1 / most;
+    return entropy / most;
+  }
+};
+static_assert(VoxelLoss<Entropy>);
+
 /// Mean binary cross-entropy of each class against all others, by the sigmoid of its own logit. A
 /// class that a case's labels do not know takes no part in that case.
 ///

@@ -49,6 +49,14 @@ Labels<D> labels_of(const Grid& grid, const std::vector<std::uint8_t>& values, I
       grid, values, std::vector<AnnotatedSet>(std::size_t(grid.cases), AnnotatedSet::all(classes)));
 }
 
+/// Background everywhere, and every class annotated: for losses that ask for no label.
+template <Device D>
+Labels<D> blank_labels(const Grid& grid) {
+  const Grid single = grid.with_channels(1);
+  return {single, Storage<std::uint8_t, D>(single.size()),
+          std::vector<AnnotatedSet>(std::size_t(grid.cases), AnnotatedSet::all(grid.channels))};
+}
+
 struct SubsampleKernel {  // one item per voxel of the coarse grid
   Grid fine, coarse;
   const std::uint8_t* from;

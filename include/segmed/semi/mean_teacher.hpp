@@ -5,10 +5,11 @@
 
 namespace segmed {
 
-/// The student agrees with a slow average of itself on D_1, each under noise of its own.
+/// The student agrees on D_1 with a slow average of itself that sees noise.
 ///
-///   source   Tarvainen & Valpola, 2017, arXiv:1703.01780; the average follows faster at first:
-///            keep = min(keep, 1 - 1 / (step + 1)), as in SSL4MIS
+///   source   Tarvainen & Valpola, 2017, arXiv:1703.01780; as in SSL4MIS, the average follows
+///            faster at first, keep = min(keep, 1 - 1 / (step + 1)), the noise is cut off at two
+///            deviations, and the student sees the image as it is
 template <Network Net>
 struct MeanTeacher {
   Frozen<Net> teacher;
@@ -20,7 +21,7 @@ struct MeanTeacher {
   typename Now::Value loss(Now& now) {
     if (now.partial.empty()) return {};
     const auto target =
-        no_grad([&] { return softmax(teacher(add_noise(now.partial.image, noise))); });
+        no_grad([&] { return softmax(teacher(add_noise(now.partial.image, noise, 2 * noise))); });
     return now.clock.ramp(weight) * mean_square(softmax(now.logits_partial()), target);
   }
   void after_step(auto& now) {
