@@ -55,6 +55,21 @@ TEST_CASE("the gradient of pooling is that of central differences") {
         }) < 1e-7);
 }
 
+TEST_CASE("the mean of a case is that of its voxels, with their gradient") {
+  CHECK(gradient_of<Map3>({2, 3, 4, 3, 5},
+                          [](const Map3& x) { return global_mean(leaky_relu(x, 0.3)); }) < 1e-7);
+  const Op<Single3> op = [](const auto& x, const auto&) { return global_mean(x[0]); };
+  CHECK(same_for_threads<Single3>({{3, 17, 16, 15, 3}}, {}, op));
+  const Map2 x = random_map<Map2>({2, 1, 3, 4, 2}, 4);
+  const auto values = seen(x), means = seen(global_mean(x));
+  REQUIRE(means.size() == 4);
+  for (std::size_t i = 0; i < 4; ++i) {
+    double total = 0;
+    for (std::size_t v = 0; v < 12; ++v) total += values[(i / 2 * 12 + v) * 2 + i % 2];
+    CHECK(means[i] == doctest::Approx(total / 12));
+  }
+}
+
 TEST_CASE("channels side by side are what each of them is alone") {
   const Index channels = 43, rows = 2 * 5 * 6;
   auto all = numbers<double>(rows * channels, 3);

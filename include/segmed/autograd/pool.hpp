@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <segmed/autograd/features.hpp>
+#include <segmed/tensor/reduce.hpp>
 
 namespace segmed {
 
@@ -109,6 +110,52 @@ F max_pool(const F& input, const std::array<Index, F::dim>& kernel,
   record_dense(y, {}, [=](const T* g) {
     D::launch_rows(w.fine.rows(), w.fine.channels,
                    PoolPull<T>{w, g, winner.read(), x.gradient_to_add()});
+  });
+  return y;
+}
+
+template <class T>
+struct CaseSums {  // one item per voxel of a case
+  const T* x;
+  Index voxels, channels;
+  SEGMED_HD void operator()(Index n, Index v, double* sums) const {
+    const T* from = x + (n * voxels + v) * channels;
+    for (Index c = 0; c < channels; ++c) sums[c] += double(Wide<T>(from[c]));
+  }
+};
+template <class T>
+struct CaseMeans {
+  const double* sums;
+  Index voxels;
+  T* y;
+  SEGMED_HD void operator()(Index i) const { y[i] = T(Wide<T>(sums[i] / double(voxels))); }
+};
+template <class T>
+struct CaseMeansPull {
+  Grid grid;
+  const T* g;
+  T* gx;
+  SEGMED_HD void operator()(Index row, Index c) const {
+    using W = Wide<T>;
+    T& to = gx[row * grid.channels + c];
+    to = T(W(to) + W(g[row / grid.voxels() * grid.channels + c]) / W(double(grid.voxels())));
+  }
+};
+/// The mean of every channel over all voxels of its case.
+///
+///   shapes   (N, spatial..., C) becomes (N, 1..., C)
+template <FeatureMap F>
+F global_mean(const F& input) {
+  using T = typename F::value_type;
+  using D = typename F::device;
+  const F x = value(input);
+  const Grid grid = x.grid();
+  F y(Grid{grid.cases, 1, 1, 1, grid.channels}, x.tracked());
+  const auto sums = reduce<D>(grid.cases, grid.voxels(), grid.channels,
+                              CaseSums<T>{x.data(), grid.voxels(), grid.channels});
+  D::launch(grid.pairs(), CaseMeans<T>{sums.read(), grid.voxels(), y.mutable_data()});
+  record_dense(y, {}, [=](const T* g) {
+    D::launch_rows(grid.rows(), grid.channels, CaseMeansPull<T>{grid, g, x.gradient_to_add()});
   });
   return y;
 }
