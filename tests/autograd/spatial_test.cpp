@@ -55,31 +55,20 @@ TEST_CASE("the gradient of pooling is that of central differences") {
         }) < 1e-7);
 }
 
-TEST_CASE("some channels of a map are what they were, with their gradient") {
-  CHECK(gradient_of<Map3>({2, 3, 2, 3, 5}, [](const Map3& x) {
-          const Map3 y = leaky_relu(x, 0.3);
-          return channels(y, 1, 3) + channels(y, 2, 3);
-        }) < 1e-7);
-  const Op<Single3> op = [](const auto& x, const auto&) { return channels(x[0], 2, 1); };
-  CHECK(same_for_threads<Single3>({{3, 7, 6, 5, 3}}, {}, op));
-  const Map2 x = random_map<Map2>({1, 1, 2, 2, 3}, 4);
-  CHECK(seen(concat(channels(x, 0, 1), channels(x, 1, 2))) == seen(x));
-  CHECK_THROWS_AS(channels(x, 2, 2), ShapeError);
-}
-
-TEST_CASE("the mean of a case is that of its voxels, with their gradient") {
-  CHECK(gradient_of<Map3>({2, 3, 4, 3, 5},
-                          [](const Map3& x) { return global_mean(leaky_relu(x, 0.3)); }) < 1e-7);
-  const Op<Single3> op = [](const auto& x, const auto&) { return global_mean(x[0]); };
-  CHECK(same_for_threads<Single3>({{3, 17, 16, 15, 3}}, {}, op));
-  const Map2 x = random_map<Map2>({2, 1, 3, 4, 2}, 4);
-  const auto values = seen(x), means = seen(global_mean(x));
-  REQUIRE(means.size() == 4);
-  for (std::size_t i = 0; i < 4; ++i) {
+TEST_CASE("the spatial mean is the mean, its gradient a share of each voxel") {
+  const Op<Map3> pooled = [](const auto& x, const auto&) { return spatial_mean(x[0]); };
+  const Op<Single3> single = [](const auto& x, const auto&) { return spatial_mean(x[0]); };
+  const Grid grid{2, 2, 3, 2, 5};
+  const Map3 x = random_map<Map3>(grid, 1);
+  const auto in = x.dense().value.host(), y = spatial_mean(x).dense().value.host();
+  REQUIRE(y.size() == 10);
+  for (std::size_t i = 0; i < 10; ++i) {
     double total = 0;
-    for (std::size_t v = 0; v < 12; ++v) total += values[(i / 2 * 12 + v) * 2 + i % 2];
-    CHECK(means[i] == doctest::Approx(total / 12));
+    for (std::size_t v = 0; v < 12; ++v) total += in[(i / 5 * 12 + v) * 5 + i % 5];
+    CHECK(y[i] == doctest::Approx(total / 12).epsilon(1e-12));
   }
+  CHECK(worst_gradient<Map3>({grid}, {}, pooled) < 1e-7);
+  CHECK(same_for_threads<Single3>({{2, 9, 17, 31, 5}}, {}, single));
 }
 
 TEST_CASE("channels side by side are what each of them is alone") {
@@ -114,6 +103,18 @@ TEST_CASE("channels side by side are what each of them is alone") {
   CHECK(std::isnan(run(all, channels, pool)[2 * channels + 7]));
   for (const auto& op : {std::function<Map2(const Map2&)>(pool), {linear}, {nearest}})
     CHECK(gradient_of<Map2>({1, 1, 5, 6, channels}, op) < 1e-7);
+}
+
+TEST_CASE("some channels of a map are what they were, with their gradient") {
+  CHECK(gradient_of<Map3>({2, 3, 2, 3, 5}, [](const Map3& x) {
+          const Map3 y = leaky_relu(x, 0.3);
+          return channels(y, 1, 3) + channels(y, 2, 3);
+        }) < 1e-7);
+  const Op<Single3> op = [](const auto& x, const auto&) { return channels(x[0], 2, 1); };
+  CHECK(same_for_threads<Single3>({{3, 7, 6, 5, 3}}, {}, op));
+  const Map2 x = random_map<Map2>({1, 1, 2, 2, 3}, 4);
+  CHECK(seen(concat(channels(x, 0, 1), channels(x, 1, 2))) == seen(x));
+  CHECK_THROWS_AS(channels(x, 2, 2), ShapeError);
 }
 
 TEST_CASE("the gradients of windows, flips and turns are those of central differences") {

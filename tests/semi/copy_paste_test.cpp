@@ -44,6 +44,34 @@ double criterion(const Net& net, const ByHand& mix, const std::vector<std::uint8
 }  // namespace
 
 TEST_SUITE("semi/copy_paste") {
+  TEST_CASE("of every class the largest piece stays, and what was drawn") {
+    // Two cases of one slice; the first has class 1 annotated, so that its pieces were drawn.
+    const Grid grid{2, 1, 4, 5, 1};
+    const std::vector<std::uint8_t> answers = {1, 0, 2, 0, 1,  //
+                                               1, 0, 0, 2, 0,  //
+                                               0, 2, 0, 0, 2,  //
+                                               2, 2, 0, 0, 0,  //
+                                               1, 0, 2, 0, 1,  //
+                                               1, 0, 0, 2, 0,  //
+                                               0, 2, 0, 0, 2,  //
+                                               2, 2, 0, 0, 2};
+    auto people = answers;
+    for (auto& label : people) label = label == 1 ? 1 : 0;
+    for (std::size_t v = 20; v < 40; ++v) people[v] = ignored;
+    const auto drawn = labels_of<Cpu>(grid, people, {AnnotatedSet{}.with(1), AnnotatedSet{}});
+    const auto kept = largest_pieces(labels_of<Cpu>(grid, answers, 3), drawn, 3).classes.host();
+    CHECK(kept == std::vector<std::uint8_t>{1, 0, 2, 0, 1,  //
+                                            1, 0, 0, 2, 0,  //
+                                            0, 0, 0, 0, 2,  //
+                                            0, 0, 0, 0, 0,  //
+                                            1, 0, 2, 0, 0,  //
+                                            1, 0, 0, 2, 0,  //
+                                            0, 0, 0, 0, 2,  //
+                                            0, 0, 0, 0, 2});
+    CHECK(largest_component({1, 0, 1, 1, 0, 0, 0, 1}, {2, 2, 2}) ==
+          std::vector<std::uint8_t>{1, 0, 1, 1, 0, 0, 0, 1});
+    CHECK(largest_component({0, 0, 0}, {3, 1, 1}) == std::vector<std::uint8_t>(3));
+  }
   TEST_CASE("the box is two thirds of any extents, within them, and elsewhere in other steps") {
     // The script draws places for 112 x 112 x 80 whatever the patch is.
     std::set<std::vector<Index>> places;
@@ -63,33 +91,39 @@ TEST_SUITE("semi/copy_paste") {
     CHECK(places.size() > 45);
   }
   TEST_CASE("labels and answers are mixed both ways, with a weight each") {
-    OneStep step;
-    Net net = small_net();
-    CopyPaste<Net> policy{.teacher = {small_net(2)}};
-    auto now = step.now(net);
-    const double term = policy.supervised(now).host();
-    CHECK_FALSE(policy.loss(now));
-    CHECK(Draws::current().stream == 1);
+    for (const bool largest : {false, true}) {
+      OneStep step;
+      Net net = small_net();
+      CopyPaste<Net> policy{.teacher = {small_net(2)}, .largest = largest};
+      auto now = step.now(net);
+      const double term = policy.supervised(now).host();
+      CHECK_FALSE(policy.loss(now));
+      CHECK(Draws::current().stream == 1);
 
-    step.now(net);  // the same draws
-    const PasteBox box = PasteBox::draw(step.full.image.grid(), policy.side);
-    const auto answers =
-        completed(step.partial.labels, host(policy.teacher.module(step.partial.image)), 3);
-    const auto known = step.full.labels.classes.host();
-    const Grid grid = step.full.image.grid();
-    const auto to = by_hand(box, grid, step.full, step.partial, known, answers, {{0, 0}});
-    const auto from = by_hand(box, grid, step.partial, step.full, answers, known, {{1, 1}});
-    const double expected =
-        criterion(net, to, to.outside, 1) + 0.5 * criterion(net, to, to.inside, 1) +
-        0.5 * criterion(net, from, from.outside, 1) + criterion(net, from, from.inside, 1);
-    CHECK(term == doctest::Approx(expected).epsilon(1e-5));
+      step.now(net);  // the same draws
+      const PasteBox box = PasteBox::draw(step.full.image.grid(), policy.side);
+      auto answers =
+          completed(step.partial.labels, host(policy.teacher.module(step.partial.image)), 3);
+      const auto known = step.full.labels.classes.host();
+      if (largest) {
+        const auto all = labels_of<Cpu>(step.full.image.grid(), answers, 3);
+        answers = largest_pieces(all, step.partial.labels, 3).classes.host();
+      }
+      const Grid grid = step.full.image.grid();
+      const auto to = by_hand(box, grid, step.full, step.partial, known, answers, {{0, 0}});
+      const auto from = by_hand(box, grid, step.partial, step.full, answers, known, {{1, 1}});
+      const double expected =
+          criterion(net, to, to.outside, 1) + 0.5 * criterion(net, to, to.inside, 1) +
+          0.5 * criterion(net, from, from.outside, 1) + criterion(net, from, from.inside, 1);
+      CHECK(term == doctest::Approx(expected).epsilon(1e-5));
+    }
   }
   TEST_CASE("batches of other sizes meet in turn") {
     OneStep step;
     step.full = made_up<F>({everything(), everything(), everything()}, 16, 1);
     step.partial = made_up<F>({AnnotatedSet{}}, 16, 2);
     Net net = small_net();
-    CopyPaste<Net> policy{.teacher = {small_net(2)}};
+    CopyPaste<Net> policy{.teacher = {small_net(2)}, .largest = false};
     auto now = step.now(net);
     const double term = policy.supervised(now).host();
     step.now(net);

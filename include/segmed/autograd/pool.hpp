@@ -115,47 +115,49 @@ F max_pool(const F& input, const std::array<Index, F::dim>& kernel,
 }
 
 template <class T>
-struct CaseSums {  // one item per voxel of a case
+struct SpatialSum {
   const T* x;
   Index voxels, channels;
-  SEGMED_HD void operator()(Index n, Index v, double* sums) const {
-    const T* from = x + (n * voxels + v) * channels;
+  SEGMED_HD void operator()(Index n, Index voxel, double* sums) const {
+    const T* from = x + (n * voxels + voxel) * channels;
     for (Index c = 0; c < channels; ++c) sums[c] += double(Wide<T>(from[c]));
   }
 };
 template <class T>
-struct CaseMeans {
+struct SpatialMean {
   const double* sums;
-  Index voxels;
+  double voxels;
   T* y;
-  SEGMED_HD void operator()(Index i) const { y[i] = T(Wide<T>(sums[i] / double(voxels))); }
+  SEGMED_HD void operator()(Index i) const { y[i] = T(Wide<T>(sums[i] / voxels)); }
 };
 template <class T>
-struct CaseMeansPull {
-  Grid grid;
+struct SpatialMeanPull {
   const T* g;
+  Index voxels, channels;
   T* gx;
   SEGMED_HD void operator()(Index row, Index c) const {
     using W = Wide<T>;
-    T& to = gx[row * grid.channels + c];
-    to = T(W(to) + W(g[row / grid.voxels() * grid.channels + c]) / W(double(grid.voxels())));
+    const Index i = row * channels + c;
+    gx[i] = T(W(gx[i]) + W(g[row / voxels * channels + c]) / W(voxels));
   }
 };
-/// The mean of every channel over all voxels of its case.
+/// The mean over all voxels of a case: global average pooling.
 ///
-///   shapes   (N, spatial..., C) becomes (N, 1..., C)
+///   shapes   input (N, spatial..., C); result (N, 1..., C)
 template <FeatureMap F>
-F global_mean(const F& input) {
+F spatial_mean(const F& input) {
   using T = typename F::value_type;
   using D = typename F::device;
   const F x = value(input);
   const Grid grid = x.grid();
-  F y(Grid{grid.cases, 1, 1, 1, grid.channels}, x.tracked());
-  const auto sums = reduce<D>(grid.cases, grid.voxels(), grid.channels,
-                              CaseSums<T>{x.data(), grid.voxels(), grid.channels});
-  D::launch(grid.pairs(), CaseMeans<T>{sums.read(), grid.voxels(), y.mutable_data()});
+  const Index voxels = grid.voxels(), channels = grid.channels;
+  F y(Grid{grid.cases, 1, 1, 1, channels}, x.tracked());
+  const auto sums =
+      reduce<D>(grid.cases, voxels, channels, SpatialSum<T>{x.data(), voxels, channels});
+  D::launch(grid.cases * channels, SpatialMean<T>{sums.read(), double(voxels), y.mutable_data()});
   record_dense(y, {}, [=](const T* g) {
-    D::launch_rows(grid.rows(), grid.channels, CaseMeansPull<T>{grid, g, x.gradient_to_add()});
+    D::launch_rows(grid.rows(), channels,
+                   SpatialMeanPull<T>{g, voxels, channels, x.gradient_to_add()});
   });
   return y;
 }

@@ -7,7 +7,7 @@
 
 #include <segmed/experiment/progress.hpp>
 #include <segmed/experiment/run_options.hpp>
-#include <segmed/semi/complete.hpp>
+#include <segmed/semi/open_classes.hpp>
 #include <segmed/semi/samples.hpp>
 #include <segmed/semi/trainer.hpp>
 #include <segmed/train/checkpoint.hpp>

@@ -131,7 +131,7 @@ inline Volume<float> distance_transform(const Volume<std::uint8_t>& mask) {
 ///
 ///   shapes   mask and result x fastest, extent[0] * extent[1] * extent[2] values
 ///   units    of voxels, whatever their spacing
-///   source   Xue et al., Shape-aware organ segmentation, 2020, arXiv:1908.05099, as Luo et al.
+///   source   Xue et al., Shape-aware organ segmentation, AAAI 2020, as Luo et al.
 ///            compute it, arXiv:2009.04448 (their empty masks are 0 everywhere)
 inline std::vector<float> signed_distances(const std::vector<std::uint8_t>& mask,
                                            const Extent3& extent) {

@@ -36,7 +36,7 @@ struct Critic {
       x = leaky_relu(stages[s](x), 0.2);
       if (s + 1 < stages.size()) x = channel_dropout(x, dropout);
     }
-    return global_mean(judge(x));  // the mean of a linear layer is that layer of the mean
+    return spatial_mean(judge(x));  // the mean of a linear layer is that layer of the mean
   }
   static void members(auto& self, auto&& visit) {
     visit("stages", self.stages);

@@ -58,24 +58,4 @@ Labels<typename F::device> complete(const Labels<typename F::device>& labels, co
   return out;
 }
 
-/// An annotated class has been looked for: elsewhere in its case it cannot be.
-struct OpenClasses {
-  AnnotatedSet annotated;
-  Index classes;
-  SEGMED_HD bool open(Index i) const { return i % classes == 0 || !annotated.has(i % classes); }
-  template <class W>
-  SEGMED_HD W operator()(W z, Index i) const {
-    return open(i) ? z : W(-1e9);
-  }
-  template <class W>
-  SEGMED_HD W slope(W, Index i) const {
-    return W(open(i) ? 1 : 0);
-  }
-};
-/// Logits whose softmax is over the classes that `complete` may choose from.
-template <FeatureMap F>
-F open_logits(const F& logits, const AnnotatedSet& annotated) {
-  return map(OpenClasses{annotated, logits.grid().channels}, logits);
-}
-
 }  // namespace segmed

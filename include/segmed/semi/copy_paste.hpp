@@ -4,6 +4,7 @@
 
 #include <segmed/autograd/group.hpp>
 #include <segmed/semi/complete.hpp>
+#include <segmed/semi/largest_pieces.hpp>
 #include <segmed/semi/mean_teacher.hpp>
 #include <segmed/semi/policy.hpp>
 
@@ -120,9 +121,8 @@ struct Pasted {
 ///
 ///   source   Bai et al., Bidirectional copy-paste, 2023, arXiv:2305.00673; the box is two thirds
 ///            of each extent, for any extents. The first half of D_0 takes voxels from D_1 and the
-///            last half gives them. Answers are taken as they are, not reduced to their largest
-///            component; the teacher follows from the first step on, faster at first as in
-///            MeanTeacher; both parts of a mixture have the user's loss, on the finest output
+///            last half gives them. The teacher follows from the first step on, faster at first as
+///            in MeanTeacher; both parts of a mixture have the user's loss, on the finest output
 ///
 /// The terms stand in place of the usual one. Uses D_1's partial labels: answers keep what was
 /// drawn and propose annotated classes nowhere else.
@@ -132,6 +132,7 @@ struct CopyPaste {
   Frozen<Net> teacher;
   float keep = 0.99f;       // of the teacher, per step
   float weight = 0.5f;      // of the part that the teacher labelled
+  bool largest = true;      // of each class the teacher's answer is its largest piece alone
   float side = 2.0f / 3;    // of the box, as a share of each extent
   float after = 1.0f / 15;  // the fraction of the budget from which D_1 takes part
 
@@ -143,8 +144,7 @@ struct CopyPaste {
                                                             next = later(a, half);
     if (now.partial.empty() || now.clock.host().progress < after)
       return within(now, Pasted<F>{a, next, box, known});
-    const auto answer = evaluating([&] { return teacher(now.partial.image); });
-    const PasteCases<F> u{now.partial.image, complete(now.partial.labels, answer)},
+    const PasteCases<F> u{now.partial.image, answers(now)},
         v = later(u, std::max<Index>(0, now.partial.image.grid().cases - half));
     return mixture(now, Pasted<F>{a, u, box, half}, 1, weight) +
            mixture(now, Pasted<F>{v, b, box, half}, weight, 1);
@@ -162,6 +162,13 @@ struct CopyPaste {
   static PasteCases<F> later(PasteCases<F> cases, Index by) {
     cases.first += by;
     return cases;
+  }
+  template <class Now>
+  Labels<typename F::device> answers(const Now& now) const {
+    const F logits = evaluating([&] { return teacher(now.partial.image); });
+    const auto labels = complete(now.partial.labels, logits);
+    if (!largest) return labels;
+    return largest_pieces(labels, now.partial.labels, logits.grid().channels);
   }
   template <class Now>
   static typename Now::Value within(Now& now, const Pasted<F>& pasted) {

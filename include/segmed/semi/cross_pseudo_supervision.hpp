@@ -8,7 +8,7 @@ namespace segmed {
 /// Two networks of one kind with different starts learn the same labels, and each learns D_1 from
 /// the other's hard answers. The student predicts.
 ///
-///   source   Chen et al., 2021, arXiv:2106.01226, eq. 2 to 4: cross-entropy of one network with
+///   source   Chen et al., 2021, arXiv:2106.01226: cross-entropy of one network with
 ///            the other's likeliest class, on D_1 alone as in SSL4MIS; there the two starts differ
 ///            in kind (He and Glorot), here in seed
 ///

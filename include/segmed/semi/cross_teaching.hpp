@@ -8,7 +8,7 @@ namespace segmed {
 /// Two networks of different architecture learn the same labels, and each learns D_1 from the
 /// other's hard answers by their overlap. The student predicts.
 ///
-///   source   Luo et al., 2022, arXiv:2112.04894, eq. 4 to 6: Dice with the other's likeliest
+///   source   Luo et al., 2022, arXiv:2112.04894: Dice with the other's likeliest
 ///            class, on D_1 alone; there a convolutional network and a transformer. Dice has its
 ///            defaults here: no background, no squares
 ///

@@ -41,7 +41,7 @@ struct LevelSets {
 /// A second head regresses signed distances to the organs' borders; everywhere, the sign of the
 /// distance and the probability shall say the same.
 ///
-///   source   Luo et al., Dual-task consistency, 2021, arXiv:2009.04448, eq. 1 to 5; for several
+///   source   Luo et al., Dual-task consistency, 2021, arXiv:2009.04448; for several
 ///            classes, one distance per foreground class, compared with its softmax probability. A
 ///            class that is not in a patch has distance 1 there; ignored voxels have none.
 ///            Distances are those within the patch
