@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <set>
+
 #include "step_trial.hpp"
 #include <segmed/nn/any_network.hpp>
 #include <segmed/semi/adversarial.hpp>
@@ -115,6 +117,19 @@ TEST_SUITE("semi/adversarial") {
         CHECK(verdict.first_slope(z, 0.0) ==
               doctest::Approx((verdict(z + 1e-6, 0.0) - verdict(z - 1e-6, 0.0)) / 2e-6));
     }
+  }
+  TEST_CASE("the number of threads changes no bit of a training") {
+    const int before = threads();
+    std::set<std::vector<float>> results;
+    for (const int count : {1, 2, 4}) {
+      set_threads(count);
+      Net net = small_net();
+      auto policy = Adversarial<Net>::of(3, 1, 2);
+      trained_with(policy, net, 2);
+      results.insert(weights_of(net));
+    }
+    set_threads(before);
+    CHECK(results.size() == 1);
   }
   TEST_CASE("the critic is saved and goes on bit for bit") {
     check_resumes([](const Net&) { return Adversarial<Net>::of(3, 1, 2); });

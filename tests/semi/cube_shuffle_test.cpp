@@ -4,6 +4,7 @@
 #include "step_trial.hpp"
 #include <segmed/autograd/gradient_check.hpp>
 #include <segmed/nn/any_network.hpp>
+#include <segmed/semi/copy_paste.hpp>
 #include <segmed/semi/cube_shuffle.hpp>
 
 using namespace trial;
@@ -103,6 +104,19 @@ TEST_SUITE("semi/cube_shuffle") {
     const auto before = weights_of(policy.teacher.module);
     policy.after_step(now);
     CHECK(weights_of(policy.teacher.module) != before);
+  }
+  TEST_CASE("the number of threads changes no bit of a training") {
+    const int before = threads();
+    std::set<std::vector<float>> results;
+    for (const int count : {1, 2, 4}) {
+      set_threads(count);
+      Net net = small_net();
+      Both policy{CopyPaste<Net>{.teacher = {net}}, CubeShuffle<Net>{.teacher = {net}}};
+      trained_with(policy, net, 2);
+      results.insert(weights_of(net));
+    }
+    set_threads(before);
+    CHECK(results.size() == 1);
   }
   TEST_CASE("exchanges and teacher go on bit for bit") {
     check_resumes([](const Net& net) { return CubeShuffle<Net>{.teacher = {net}}; });

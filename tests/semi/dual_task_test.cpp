@@ -58,7 +58,7 @@ TEST_SUITE("semi/dual_task") {
   TEST_CASE("signed distances are 0 on the inner border, -1 and 1 where they are farthest") {
     for (const Extent3& e : {Extent3{9, 8, 5}, Extent3{12, 7, 1}}) {
       const Index size = e[0] * e[1] * e[2];
-      for (const std::uint64_t seed : {1, 2, 3}) {
+      for (const std::uint64_t seed : {1u, 2u, 3u}) {
         std::vector<std::uint8_t> mask;
         for (Index i = 0; i < size; ++i) {
           const double x = double(i % e[0]) - 3.5, y = double(i / e[0] % e[1]) - 3.5;

@@ -117,7 +117,7 @@ F pad(const F& x, const std::array<Index, F::dim>& low, const std::array<Index, 
   return window(x, begin, extent, fill);
 }
 template <class T>
-struct ChannelsKernel {
+struct ChannelRangeKernel {
   const T* x;
   Index first, from, count;  // of `from` channels
   T* y;
@@ -126,7 +126,7 @@ struct ChannelsKernel {
   }
 };
 template <class T>
-struct ChannelsPull {
+struct ChannelRangePull {
   const T* g;
   Index first, from, count;
   T* gx;
@@ -137,19 +137,19 @@ struct ChannelsPull {
 };
 /// `count` channels from `first` on.
 template <FeatureMap F>
-F channels(const F& input, Index first, Index count) {
+F channel_range(const F& input, Index first, Index count) {
   using T = typename F::value_type;
   using D = typename F::device;
   const F x = value(input);
   const Grid grid = x.grid();
-  require(first >= 0 && count > 0 && first + count <= grid.channels, "channels", "channels ", first,
-          " to ", first + count - 1, " of ", grid);
+  require(first >= 0 && count > 0 && first + count <= grid.channels, "channel_range", "channels ",
+          first, " to ", first + count - 1, " of ", grid);
   F y(grid.with_channels(count), x.tracked());
   D::launch_rows(grid.rows(), count,
-                 ChannelsKernel<T>{x.data(), first, grid.channels, count, y.mutable_data()});
+                 ChannelRangeKernel<T>{x.data(), first, grid.channels, count, y.mutable_data()});
   record_dense(y, {}, [=](const T* g) {
     D::launch_rows(grid.rows(), count,
-                   ChannelsPull<T>{g, first, grid.channels, count, x.gradient_to_add()});
+                   ChannelRangePull<T>{g, first, grid.channels, count, x.gradient_to_add()});
   });
   return y;
 }

@@ -88,7 +88,7 @@ struct DualTask {
   F distances(const F& features) const { return map(math::Tanh{}, head(features)); }
   Scalar<F> disagreement(const F& signed_distance, const F& logits) const {
     const F mask = map(math::Sigmoid{}, scaled(signed_distance, -double(steepness)));
-    return mean_square(mask, channels(softmax(logits), 1, mask.grid().channels));
+    return mean_square(mask, channel_range(softmax(logits), 1, mask.grid().channels));
   }
 };
 
