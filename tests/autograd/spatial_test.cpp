@@ -105,6 +105,18 @@ TEST_CASE("channels side by side are what each of them is alone") {
     CHECK(gradient_of<Map2>({1, 1, 5, 6, channels}, op) < 1e-7);
 }
 
+TEST_CASE("some channels of a map are what they were, with their gradient") {
+  CHECK(gradient_of<Map3>({2, 3, 2, 3, 5}, [](const Map3& x) {
+          const Map3 y = leaky_relu(x, 0.3);
+          return channel_range(y, 1, 3) + channel_range(y, 2, 3);
+        }) < 1e-7);
+  const Op<Single3> op = [](const auto& x, const auto&) { return channel_range(x[0], 2, 1); };
+  CHECK(same_for_threads<Single3>({{3, 7, 6, 5, 3}}, {}, op));
+  const Map2 x = random_map<Map2>({1, 1, 2, 2, 3}, 4);
+  CHECK(seen(concat(channel_range(x, 0, 1), channel_range(x, 1, 2))) == seen(x));
+  CHECK_THROWS_AS(channel_range(x, 2, 2), ShapeError);
+}
+
 TEST_CASE("the gradients of windows, flips and turns are those of central differences") {
   const Grid grid{2, 3, 4, 2, 2};
   CHECK(gradient_of<Map3>(grid, [](const Map3& x) {

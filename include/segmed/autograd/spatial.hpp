@@ -116,6 +116,43 @@ F pad(const F& x, const std::array<Index, F::dim>& low, const std::array<Index, 
   }
   return window(x, begin, extent, fill);
 }
+template <class T>
+struct ChannelRangeKernel {
+  const T* x;
+  Index first, from, count;  // of `from` channels
+  T* y;
+  SEGMED_HD void operator()(Index row, Index c) const {
+    y[row * count + c] = x[row * from + first + c];
+  }
+};
+template <class T>
+struct ChannelRangePull {
+  const T* g;
+  Index first, from, count;
+  T* gx;
+  SEGMED_HD void operator()(Index row, Index c) const {
+    T& to = gx[row * from + first + c];
+    to = T(Wide<T>(to) + Wide<T>(g[row * count + c]));
+  }
+};
+/// `count` channels from `first` on.
+template <FeatureMap F>
+F channel_range(const F& input, Index first, Index count) {
+  using T = typename F::value_type;
+  using D = typename F::device;
+  const F x = value(input);
+  const Grid grid = x.grid();
+  require(first >= 0 && count > 0 && first + count <= grid.channels, "channel_range", "channels ",
+          first, " to ", first + count - 1, " of ", grid);
+  F y(grid.with_channels(count), x.tracked());
+  D::launch_rows(grid.rows(), count,
+                 ChannelRangeKernel<T>{x.data(), first, grid.channels, count, y.mutable_data()});
+  record_dense(y, {}, [=](const T* g) {
+    D::launch_rows(grid.rows(), count,
+                   ChannelRangePull<T>{g, first, grid.channels, count, x.gradient_to_add()});
+  });
+  return y;
+}
 /// Mirrors one spatial axis.
 template <FeatureMap F>
 F flip(const F& x, std::size_t axis) {

@@ -7,6 +7,7 @@
 
 #include <segmed/experiment/progress.hpp>
 #include <segmed/experiment/training_data.hpp>
+#include <segmed/semi/open_classes.hpp>
 #include <segmed/semi/samples.hpp>
 #include <segmed/semi/trainer.hpp>
 #include <segmed/train/checkpoint.hpp>
@@ -122,7 +123,7 @@ class RunSession {
     if (round_ >= due) return;
     round_ = due;
     Round<F> round;
-    round.number = due;
+    round.number = due, round.classes = data_.classes.size();
     for (const LoaderCase& c : data_.partial)  // one that cannot be loaded is among the faults
       if (const auto held = store_->get(c.index)) round.cases.push_back(case_of(c, held));
     learner_.start_round(round);
@@ -133,15 +134,29 @@ class RunSession {
     view.id = held->example.id;
     view.annotated = AnnotatedSet::both(held->example.annotated, c.left);
     view.labels = [held, left = view.annotated] {
+      const auto& image = held->example.image;
+      const std::size_t voxels = image.voxels.size() / std::size_t(image.channels);
+      if (left.none()) return std::vector<std::uint8_t>(voxels, 0);
       auto labels = held->example.labels.voxels;
       for (auto& label : labels)
         if (label != ignored && !left.has(label)) label = 0;
       return labels;
     };
-    view.predict = [this, held] {
-      const SlidingWindow how{.patch = options_.patch, .outside = held->outside.at(0)};
+    const SlidingWindow how{.patch = options_.patch, .outside = held->outside.at(0)};
+    view.predict = [this, held, how] {
       const auto predict = [this](const F& x) { return learner_.predict(x); };
       return segment<F>(predict, held->example.image, how).labels.voxels;
+    };
+    view.complete = [this, held, how, known = view.annotated, drawn = view.labels](float sure) {
+      const auto predict = [&](const F& x) { return open_logits(learner_.predict(x), known); };
+      SlidingWindow asked = how;
+      asked.confidence = true;
+      const Segmentation guess = segment<F>(predict, held->example.image, asked);
+      auto labels = drawn();
+      for (std::size_t i = 0; i < labels.size(); ++i)
+        if (labels[i] == 0)
+          labels[i] = guess.confidence.voxels[i] < sure ? ignored : guess.labels.voxels[i];
+      return labels;
     };
     view.relabel = [this, index = c.index](std::vector<std::uint8_t> labels, AnnotatedSet set) {
       relabelled_.set(index, {std::move(labels), set});

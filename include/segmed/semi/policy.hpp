@@ -19,15 +19,19 @@ namespace segmed {
 template <FeatureMap F>
 struct Round {
   using D = typename F::device;
-  Index number = 0;  // 0 before the first step
+  Index number = 0;   // 0 before the first step
+  Index classes = 0;  // with background
   struct Case {
     std::string id;
     AnnotatedSet annotated;
     /// Class numbers for every voxel, as the predicting network sees them.
     std::function<std::vector<std::uint8_t>()> predict;
+    /// Labels for every voxel by the rules of `complete`: what people drew, elsewhere background or
+    /// a class that nobody annotated, and 255 where the network is less sure than `confidence`.
+    std::function<std::vector<std::uint8_t>(float confidence)> complete;
     /// What D_1 says of this case from now on: labels for every voxel, 255 where nobody knows.
     std::function<void(std::vector<std::uint8_t>, AnnotatedSet)> relabel;
-    /// The labels that people drew.
+    /// The labels that people drew; 0 everywhere in an unlabelled case.
     std::function<std::vector<std::uint8_t>()> labels;
   };
   std::vector<Case> cases;
