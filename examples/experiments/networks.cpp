@@ -1,13 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "networks.hpp"
 
+#include <segmed/nn/dynamic_head.hpp>
 #include <segmed/nn/unet.hpp>
 
 namespace experiments {
 
 using namespace segmed;
 
-std::vector<std::string> network_names() { return {"residual_unet", "unet"}; }
+std::vector<std::string> network_names() { return {"residual_unet", "unet", "dynamic_unet"}; }
 
 template <class F>
 AnyNetwork<F> network_of(const Recipe& recipe, std::uint64_t seed) {
@@ -22,8 +23,9 @@ AnyNetwork<F> network_of(const Recipe& recipe, std::uint64_t seed) {
                                     .seed = seed};
   if (residual) return UNet<ResidualParts<F>>(options);
   if (recipe.network == "unet") return UNet<UNetParts<F>>(options);
+  if (recipe.network == "dynamic_unet") return DynamicUNet<UNetParts<F>>(options);
   fail<ConfigError>("network", "there is none named ", recipe.network,
-                    "; give residual_unet or unet");
+                    "; give residual_unet, unet or dynamic_unet");
 }
 template AnyNetwork<Flat> network_of<Flat>(const Recipe&, std::uint64_t);
 template AnyNetwork<Solid> network_of<Solid>(const Recipe&, std::uint64_t);

@@ -16,11 +16,12 @@ using Train = segmed::RunReport (*)(const TrainJob&);
 
 /// A policy that the command line knows by name. Each is defined in a policy_<name>.cpp of its own.
 struct PolicyEntry {
-  const char* name;          // snake_case
-  const char* sentence;      // what it does
-  Train flat, solid;         // for 2-D and 3-D networks
-  bool baseline = false;     // trains on D_0 alone
-  segmed::Index rounds = 1;  // how often it may relabel D_1
+  const char* name;                         // snake_case
+  const char* sentence;                     // what it does
+  Train flat, solid;                        // for 2-D and 3-D networks
+  bool baseline = false;                    // trains on D_0 alone
+  segmed::Index rounds = 1;                 // how often it may relabel D_1
+  void (*adapt)(Recipe&) = [](Recipe&) {};  // what of the recipe it cannot do without
 };
 
 /// The policies, in the order in which they are listed.

@@ -64,8 +64,14 @@ segmed::RunReport train_with(const TrainJob& job) {
 template <class Loss = PartialLoss, class Make>
 consteval PolicyEntry policy(const char* name, const char* sentence, Make,
                              segmed::Index rounds = 1) {
-  return {name,  sentence, train_with<Flat, Loss, Make>, train_with<Solid, Loss, Make>,
-          false, rounds};
+  PolicyEntry entry{name, sentence, train_with<Flat, Loss, Make>, train_with<Solid, Loss, Make>};
+  entry.rounds = rounds;
+  return entry;
+}
+/// A row with what of the recipe it cannot do without.
+consteval PolicyEntry with(PolicyEntry entry, void (*adapt)(Recipe&)) {
+  entry.adapt = adapt;
+  return entry;
 }
 /// A row that trains on D_0 alone.
 template <class Make>

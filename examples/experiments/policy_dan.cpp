@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "training.hpp"
+#include <segmed/semi/adversarial.hpp>
+
+namespace experiments {
+
+extern const PolicyEntry dan;
+constinit const PolicyEntry dan =
+    policy("dan", "a critic must not tell answers to D_1 from answers to D_0",
+           [](const auto& net, const TrainJob& job) {
+             return segmed::Adversarial<Of<decltype(net)>>::of(job.recipe.classes.size(),
+                                                               job.recipe.plan.channels);
+           });
+
+}  // namespace experiments

@@ -1,0 +1,15 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "training.hpp"
+#include <segmed/semi/dual_task.hpp>
+
+namespace experiments {
+
+extern const PolicyEntry dtc;
+constinit const PolicyEntry dtc =
+    policy("dtc", "a second head draws the distance to each organ's border, and agrees",
+           [](const auto& net, const TrainJob& job) {
+             return segmed::DualTask<Of<decltype(net)>>::of(
+                 net, job.recipe.classes.size(), job.recipe.plan.channels, job.options.seed);
+           });
+
+}  // namespace experiments

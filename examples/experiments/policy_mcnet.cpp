@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "training.hpp"
+#include <segmed/semi/mutual_consistency.hpp>
+
+namespace experiments {
+
+extern const PolicyEntry mcnet;
+constinit const PolicyEntry mcnet =
+    policy("mcnet", "three decoders agree with what each of them would decide (MC-Net+)",
+           [](const auto& net) { return segmed::MutualConsistency<Of<decltype(net)>>(net); });
+
+}  // namespace experiments

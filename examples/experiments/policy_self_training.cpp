@@ -1,0 +1,12 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "training.hpp"
+#include <segmed/semi/self_training.hpp>
+
+namespace experiments {
+
+extern const PolicyEntry self_training;
+constinit const PolicyEntry self_training = policy(
+    "self_training", "rounds in which the network labels what of D_1 it is sure of",
+    [](const auto&) { return segmed::SelfTraining{}; }, 3);
+
+}  // namespace experiments

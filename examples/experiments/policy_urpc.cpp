@@ -1,0 +1,13 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "training.hpp"
+#include <segmed/semi/pyramid_consistency.hpp>
+
+namespace experiments {
+
+extern const PolicyEntry urpc;
+constinit const PolicyEntry urpc =
+    with(policy("urpc", "answers at several resolutions agree where they are certain",
+                [](const auto&) { return segmed::PyramidConsistency{}; }),
+         [](Recipe& recipe) { recipe.deep_supervision = true; });
+
+}  // namespace experiments
