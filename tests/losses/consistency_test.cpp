@@ -125,33 +125,39 @@ bool same_bits(const A& how, std::size_t maps) {
 }  // namespace
 
 TEST_SUITE("losses/consistency") {
-  TEST_CASE("the terms are those of their formulas") {
+  TEST_CASE("the terms are those of their formulas, for few classes and for many") {
+    Index classes = 3;
+    SUBCASE("few") {}
+    SUBCASE("many") { classes = 19; }
+    const Grid on{2, 2, 3, 4, classes};
     std::vector<std::vector<double>> z;
     std::vector<Map3> maps;
     std::vector<Single> single;
     for (std::uint32_t s = 0; s < 4; ++s) {
-      z.push_back(numbers(grid.size(), s));
-      maps.push_back(map_of<Map3>(grid, z.back()));
-      single.push_back(map_of<Single>(grid, z.back()));
+      z.push_back(numbers(on.size(), s));
+      maps.push_back(map_of<Map3>(on, z.back()));
+      single.push_back(map_of<Single>(on, z.back()));
     }
     CHECK(agreement(RectifiedDistance{}, maps).host() ==
-          doctest::Approx(rectified(z, grid)).epsilon(1e-9));
+          doctest::Approx(rectified(z, on)).epsilon(1e-9));
     CHECK(agreement(RectifiedDistance{}, single).host() ==
-          doctest::Approx(rectified(z, grid)).epsilon(1e-5));
+          doctest::Approx(rectified(z, on)).epsilon(1e-5));
     CHECK(agreement(SharpenedDistance{}, maps).host() ==
-          doctest::Approx(sharpened(z, grid, 0.1)).epsilon(1e-6));
+          doctest::Approx(sharpened(z, on, 0.1)).epsilon(1e-6));
     CHECK(agreement(SharpenedDistance{}, single).host() ==
-          doctest::Approx(sharpened(z, grid, 0.1)).epsilon(1e-5));
+          doctest::Approx(sharpened(z, on, 0.1)).epsilon(1e-5));
     z.resize(2), maps.resize(2), single.resize(2);
     CHECK(agreement(SymmetricDivergence{}, maps).host() ==
-          doctest::Approx(divergence(z, grid)).epsilon(1e-9));
+          doctest::Approx(divergence(z, on)).epsilon(1e-9));
     CHECK(agreement(SymmetricDivergence{}, single).host() ==
-          doctest::Approx(divergence(z, grid)).epsilon(1e-5));
+          doctest::Approx(divergence(z, on)).epsilon(1e-5));
   }
   TEST_CASE("the gradients are those of central differences, in every map") {
     CHECK(worst_error<Map3>(SymmetricDivergence{}, grid, 2) < 1e-5);
     CHECK(worst_error<Map2>(SymmetricDivergence{}, {2, 1, 3, 4, 2}, 2) < 1e-5);
     CHECK(worst_error<Map3>(RectifiedDistance{}, grid, 4) < 1e-5);
+    CHECK(worst_error<Map2>(SymmetricDivergence{}, {1, 1, 2, 2, 19}, 2) < 1e-5);
+    CHECK(worst_error<Map2>(RectifiedDistance{}, {1, 1, 2, 2, 19}, 3) < 1e-5);
     CHECK(worst_error<Map2>(RectifiedDistance{}, {2, 1, 3, 4, 2}, 2) < 1e-5);
   }
   TEST_CASE("a sharpened prediction is given: the gradient is that of the distance to it") {

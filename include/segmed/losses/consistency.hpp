@@ -43,13 +43,14 @@ struct SharpenedDistance {
 
   template <class T>
   struct Sharpened {
-    Wide<T> log_sum[Opinions<T>::most];
-    Wide<T> factor;
-    SEGMED_HD Sharpened(Wide<T> by, const Opinions<T>& x) : factor(by) {
-      for (int s = 0; s < x.maps; ++s) log_sum[s] = x.log_total(s, factor);
+    using W = Wide<T>;
+    W log_sum[Opinions<T>::most], kept[Opinions<T>::most][Opinions<T>::kept], factor;
+    SEGMED_HD Sharpened(W by, const Opinions<T>& x) : factor(by) {
+      for (int s = 0; s < x.maps; ++s) log_sum[s] = x.log_softmax_sum(s, factor, kept[s]);
     }
-    SEGMED_HD Wide<T> operator()(const Opinions<T>& x, int s, Index c) const {
-      return math::fast_exp(factor * (x.logit(s, c) - x.top[s]) - log_sum[s]);
+    SEGMED_HD W operator()(const Opinions<T>& x, int s, Index c) const {
+      return x.classes <= x.kept ? kept[s][c]
+                                 : math::fast_exp(factor * (x.logit(s, c) - x.top[s]) - log_sum[s]);
     }
   };
   int sums(int) const { return 1; }
@@ -94,30 +95,36 @@ struct SharpenedDistance {
 ///   units    nats for V
 ///   source   Luo et al., URPC, 2021, arXiv:2012.07042, eq. 3 to 6
 struct RectifiedDistance {
+  template <class W>
+  struct Mean {
+    W p, log_p;
+  };
   template <class T>
   struct Uncertain {
     using W = Wide<T>;
     W divergence[Opinions<T>::most], square[Opinions<T>::most];  // V, and the mean of (m - p)^2
     W by_divergence[Opinions<T>::most], by_square[Opinions<T>::most];  // slopes of the loss in them
+    Mean<W> mean[Opinions<T>::kept];                                   // of each class, if few
     SEGMED_HD explicit Uncertain(const Opinions<T>& x) : by_divergence{}, by_square{} {
       for (int s = 0; s < x.maps; ++s) divergence[s] = square[s] = 0;
       for (Index c = 0; c < x.classes; ++c) {
-        const W log_m = log_mean(x, c), m = math::fast_exp(log_m);
+        const Mean<W> m = mean_of_maps(x, c);
+        if (x.classes <= x.kept) mean[c] = m;
         for (int s = 0; s < x.maps; ++s) {
-          const W log_p = x.log_p(s, c), apart = m - math::fast_exp(log_p);
-          divergence[s] += m * (log_m - log_p);
+          const W apart = m.p - x.p(s, c);
+          divergence[s] += m.p * (m.log_p - x.log_p(s, c));
           square[s] += apart * apart / W(x.classes);
         }
       }
     }
   };
-  /// Of a class's mean probability, stable where all of them vanish.
+  /// A class's mean probability. Where all of them vanish its log does not matter, if it is finite.
   template <class T>
-  SEGMED_HD static Wide<T> log_mean(const Opinions<T>& x, Index c) {
-    Wide<T> top = x.log_p(0, c), sum = 0;
-    for (int s = 1; s < x.maps; ++s) top = x.log_p(s, c) > top ? x.log_p(s, c) : top;
-    for (int s = 0; s < x.maps; ++s) sum += math::fast_exp(x.log_p(s, c) - top);
-    return top + math::fast_log(sum / Wide<T>(x.maps));
+  SEGMED_HD static Mean<Wide<T>> mean_of_maps(const Opinions<T>& x, Index c) {
+    Wide<T> sum = 0;
+    for (int s = 0; s < x.maps; ++s) sum += x.p(s, c);
+    const Wide<T> m = sum / Wide<T>(x.maps), least = Wide<T>(1e-37);
+    return {m, math::fast_log(m > least ? m : least)};
   }
   int sums(int maps) const { return 3 * maps; }
   template <class T>
@@ -156,15 +163,16 @@ struct RectifiedDistance {
   template <class T>
   SEGMED_HD void slope(const Uncertain<T>& u, const Opinions<T>& x, Index c, Wide<T>* out) const {
     using W = Wide<T>;
-    const W log_m = log_mean(x, c), m = math::fast_exp(log_m), two = W(2) / W(x.classes);
+    const Mean<W> m = x.classes <= x.kept ? u.mean[c] : mean_of_maps(x, c);
+    const W two = W(2) / W(x.classes);
     W through_mean = 0;  // a constant less: it vanishes over the classes
     for (int s = 0; s < x.maps; ++s)
       through_mean +=
-          u.by_divergence[s] * (log_m - x.log_p(s, c)) + u.by_square[s] * two * (m - x.p(s, c));
+          u.by_divergence[s] * (m.log_p - x.log_p(s, c)) + u.by_square[s] * two * (m.p - x.p(s, c));
     for (int s = 0; s < x.maps; ++s) {
       const W p = x.p(s, c);
-      out[s] = p / W(x.maps) * through_mean - u.by_divergence[s] * m -
-               u.by_square[s] * two * (m - p) * p;
+      out[s] = p / W(x.maps) * through_mean - u.by_divergence[s] * m.p -
+               u.by_square[s] * two * (m.p - p) * p;
     }
   }
 };
