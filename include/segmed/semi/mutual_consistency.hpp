@@ -14,8 +14,7 @@ namespace segmed {
 ///            the mean of the user's loss over the decoders, there half the sum of Dice losses; a
 ///            sharpened prediction is given, where the authors' script lets it learn too
 template <CodedNetwork Net>
-class MutualConsistency {
- public:
+struct MutualConsistency {
   using F = typename Net::Features;
   AnyDecoder<F> linear, nearest;  // thrown away after the training
   float weight = 1;               // of the term after its warm-up
