@@ -11,7 +11,7 @@
 
 #include <segmed/core/json.hpp>
 #include <segmed/core/random.hpp>
-#include <segmed/experiment/results.hpp>
+#include <segmed/experiment/tables.hpp>
 
 using namespace segmed;
 
