@@ -200,10 +200,11 @@ int gain(const GainOptions& asked) {
   write_results(out, results);
   report.write(results);
   for (const GainResult& gained : results.gains)
-    std::printf("gain of %s with %d cases more (%s hidden): %s (%s to %s), p %s\n",
-                gained.policy.c_str(), int(gained.d1), gained.hide.c_str(),
-                fixed(gained.gain, 4, true).c_str(), fixed(gained.low, 4, true).c_str(),
-                fixed(gained.high, 4, true).c_str(), p_text(gained.p).c_str());
+    std::printf("gain of %s with %d case%s more (%s hidden): %s (%s to %s), p %s\n",
+                gained.policy.c_str(), int(gained.d1), gained.d1 == 1 ? "" : "s",
+                gained.hide.c_str(), fixed(gained.gain, 4, true).c_str(),
+                fixed(gained.low, 4, true).c_str(), fixed(gained.high, 4, true).c_str(),
+                p_text(gained.p).c_str());
   std::printf("%s\nreport: %s\n", reading(results).c_str(),
               fs::absolute(out + "/report.html").lexically_normal().c_str());
   return study.quarantined() > 0 ? cases_skipped : done;

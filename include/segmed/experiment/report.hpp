@@ -184,8 +184,8 @@ class Report : ReportPage {
                        [](const RunResult& run) { return run.warm; });
   }
   static std::string hiding(const GainResult& gain) {
-    return escaped(gain.hide) +
-           (std::isnan(gain.hidden) ? "" : " (" + fixed(100 * gain.hidden, 0) + " %)");
+    const bool partly = gain.hidden > 0 && gain.hidden < 1;
+    return escaped(gain.hide) + (partly ? " (" + fixed(100 * gain.hidden, 0) + " %)" : "");
   }
 
   /// The gains of each policy over `x` of them, where it has two values or more.
