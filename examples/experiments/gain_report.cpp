@@ -58,6 +58,36 @@ std::vector<ShownCase> shown_cases(const std::string& out, const FolderCohort& c
   return shown;
 }
 
+/// Writes classes.csv and classes.tex: how many cases annotate each class, and its Dice in the
+/// largest gain.
+void write_classes(const std::string& out, const ReportInput& input) {
+  const GainResult* gain = input.results.best();
+  if (gain == nullptr || input.uses.size() != input.results.classes.size()) return;
+  const auto dice = [&](const std::vector<const RunResult*>& runs, std::size_t c) {
+    DefinedMean mean;
+    for (const RunResult* run : runs) mean.add(run->class_mean(&CaseResult::dice, c));
+    return mean.value();
+  };
+  std::string csv = "class,annotated_in_d0,annotated_in_d1,annotated_in_val,dice_m0,dice_m1,gain\n";
+  std::string tex = "% \\usepackage{booktabs}; M_1 is " + gain->policy +
+                    " with |D_1| = " + std::to_string(gain->d1) +
+                    "\n\\begin{tabular}{lrrrrrr}\n\\toprule\nclass & in $D_0$ & in $D_1$ & in "
+                    "$D_{\\mathrm{val}}$ & $M_0$ & $M_1$ & gain \\\\\n\\midrule\n";
+  for (std::size_t c = 0; c < input.uses.size(); ++c) {
+    const double m0 = dice(input.results.runs_of(input.baseline, gain->d0, 0), c);
+    const double m1 = dice(input.results.runs_of(*gain), c);
+    csv += csv_field(input.results.classes[c]);
+    tex += tex_text(input.results.classes[c]);
+    for (const Index n : {input.uses[c].d0, input.uses[c].d1, input.uses[c].validation})
+      csv += ',' + std::to_string(n), tex += " & " + std::to_string(n);
+    csv += ',' + csv_number(m0) + ',' + csv_number(m1) + ',' + csv_number(m1 - m0) + '\n';
+    tex +=
+        " & " + fixed(m0, 4) + " & " + fixed(m1, 4) + " & $" + fixed(m1 - m0, 4, true) + "$ \\\\\n";
+  }
+  write_text(out + "/classes.csv", csv);
+  write_text(out + "/classes.tex", tex + "\\bottomrule\n\\end{tabular}\n");
+}
+
 ReportInput input_of(const std::string& out, const FolderCohort& cohort, const Results& results,
                      const Json& json) {
   ReportInput input;
@@ -162,7 +192,9 @@ void GainReport::write(const Results& results) {
     hooks[curve.at("policy").as_string()] = curve.at("hooks");
   manifest["hooks"] = hooks;
   write_text(out + "/manifest.json", manifest.dump(1) + "\n");
-  write_report(out + "/report.html", input_of(out, study_.cohort(), results, json_));
+  const ReportInput input = input_of(out, study_.cohort(), results, json_);
+  write_classes(out, input);
+  write_report(out + "/report.html", input);
 }
 
 void redraw_report(const std::string& folder) {

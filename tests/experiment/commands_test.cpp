@@ -71,7 +71,8 @@ TEST_SUITE("experiment/commands") {
     CHECK(results.runs[1].d1 == 2);
     CHECK(results.runs[0].cases.size() == 2);
     CHECK(results.gains.size() == 1);
-    for (const char* name : {"report.html", "results.csv", "table.tex", "manifest.json"})
+    for (const char* name : {"report.html", "results.csv", "gains.csv", "classes.csv",
+                             "classes.tex", "table.tex", "manifest.json"})
       CHECK(fs::exists(here.folder / "runs" / name));
     CHECK(parse_json(read_bytes((here.folder / "runs/manifest.json").string()), "manifest")
               .at("hooks")

@@ -2,6 +2,7 @@
 #pragma once
 #include <algorithm>
 #include <cmath>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -188,13 +189,27 @@ class Report : ReportPage {
     return escaped(gain.hide) + (partly ? " (" + fixed(100 * gain.hidden, 0) + " %)" : "");
   }
 
+  /// The policies with the largest gains.
+  std::set<std::string> leading(std::size_t most) const {
+    std::vector<const GainResult*> order;
+    for (const GainResult& gain : in_.results.gains) order.push_back(&gain);
+    std::stable_sort(order.begin(), order.end(),
+                     [](const GainResult* a, const GainResult* b) { return a->gain > b->gain; });
+    std::set<std::string> names;
+    for (const GainResult* gain : order)
+      if (names.size() < most) names.insert(gain->policy);
+    return names;
+  }
+
   /// The gains of each policy over `x` of them, where it has two values or more.
   template <class X>
   void gain_curve(const std::string& title, const std::string& x_label, const std::string& caption,
                   bool from_zero, const X& x) {
     LineChart chart{title, x_label, "gain in mean Dice", {}, true};
     bool swept = false;
+    const auto leads = leading(6);
     for (const std::string& policy : policies_) {
+      if (!leads.count(policy)) continue;
       std::vector<const GainResult*> found;
       for (const GainResult& gain : in_.results.gains)
         if (gain.policy == policy && gain.d0 == best_->d0 && !std::isnan(x(gain)))
@@ -211,7 +226,9 @@ class Report : ReportPage {
       }
       if (!found.empty()) chart.series.push_back(std::move(series));
     }
-    if (swept) figure(to_svg(chart), caption + " Band: 95 % interval.");
+    if (swept)
+      figure(to_svg(chart), caption + " Band: 95 % interval." +
+                                (leads.size() < policies_.size() ? " The six best policies." : ""));
   }
 
   void ranking() {
@@ -252,6 +269,13 @@ class Report : ReportPage {
     for (const GainResult& gain : in_.results.gains)  // of every policy, as in the headline
       if (gain.d0 == d0 && gain.d1 == best_->d1 && gain.hide == best_->hide)
         columns.emplace_back(gain.policy, in_.results.runs_of(gain));
+    const auto leads = leading(3);
+    const std::size_t all = columns.size();
+    columns.erase(std::remove_if(columns.begin(), columns.end(),
+                                 [&](const auto& column) { return !leads.count(column.first); }),
+                  columns.end());
+    if (columns.size() < all)
+      out_ += "<p class=\"quiet\">The policies with the largest gains; results.csv has all.</p>\n";
     if (best_ == nullptr)
       columns.emplace_back(last.policy, in_.results.runs_of(last.policy, d0, last.d1, last.hide));
     std::vector<std::string> heads = {"Class"};
@@ -348,19 +372,7 @@ class Report : ReportPage {
 
   void rules() {
     heading("What the numbers mean");
-    std::vector<std::string> all = {score_rules()};
-    if (best_ != nullptr) {
-      all.push_back(
-          "The gain is the mean Dice of M_1 minus that of M_0 of the same seed and size, "
-          "averaged over seeds.");
-      all.push_back(
-          "Its 95 % interval is a paired bootstrap: seeds and cases are drawn again with "
-          "replacement, 10 000 times, the same cases for both models.");
-      all.push_back(
-          "p is Wilcoxon's signed-rank test over cases, two-sided, on each case's "
-          "difference averaged over seeds: it does not see how seeds differ, and is not corrected "
-          "for several comparisons.");
-    }
+    std::vector<std::string> all = rules_of(best_ != nullptr);
     all.insert(all.end(), in_.rules.begin(), in_.rules.end());
     out_ += "<ul>\n";
     for (const std::string& rule : all) out_ += "<li>" + typeset(rule) + "</li>\n";

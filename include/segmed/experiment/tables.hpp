@@ -87,16 +87,18 @@ inline std::string reading(const Results& results) {
          " Dice" + evidence;
 }
 
+/// Text as LaTeX sets it.
+inline std::string tex_text(const std::string& text) {
+  std::string out;
+  for (const char c : text) {
+    if (std::string_view("_&%$#{}").find(c) != std::string_view::npos) out += '\\';
+    out += c == '\\' || c == '~' || c == '^' ? ' ' : c;
+  }
+  return out;
+}
+
 /// The gains, and the ranking where there is one, as LaTeX tables of the package booktabs.
 inline std::string to_tex(const Results& results, const std::string& baseline = "supervised") {
-  const auto plain = [](const std::string& text) {
-    std::string out;
-    for (const char c : text) {
-      if (std::string_view("_&%$#{}").find(c) != std::string_view::npos) out += '\\';
-      out += c == '\\' || c == '~' || c == '^' ? ' ' : c;
-    }
-    return out;
-  };
   const auto mean = [](const std::vector<const RunResult*>& runs) {
     return fixed(over_runs(runs, &RunResult::mean_dice), 4);
   };
@@ -107,7 +109,7 @@ inline std::string to_tex(const Results& results, const std::string& baseline = 
          (hides ? "hidden & " : "") +
          "$|D_0|$ & $|D_1|$ & $M_0$ & $M_1$ & gain & 95\\,\\% interval & $p$ \\\\\n\\midrule\n";
   for (const GainResult& gain : results.gains)
-    out += plain(gain.policy) + " & " + (hides ? plain(gain.hide) + " & " : "") +
+    out += tex_text(gain.policy) + " & " + (hides ? tex_text(gain.hide) + " & " : "") +
            std::to_string(gain.d0) + " & " + std::to_string(gain.d1) + " & " +
            mean(results.runs_of(baseline, gain.d0, 0)) + " & " + mean(results.runs_of(gain)) +
            " & $" + fixed(gain.gain, 4, true) + "$ & $" + fixed(gain.low, 4, true) + "$ to $" +
@@ -117,7 +119,7 @@ inline std::string to_tex(const Results& results, const std::string& baseline = 
   if (ranking.policies.size() < 3) return out;
   out += "\n\\begin{tabular}{lr}\n\\toprule\npolicy & mean rank \\\\\n\\midrule\n";
   for (std::size_t k = 0; k < ranking.policies.size(); ++k)
-    out += plain(ranking.policies[k]) + " & " + fixed(ranking.ranks[k], 2) + " \\\\\n";
+    out += tex_text(ranking.policies[k]) + " & " + fixed(ranking.ranks[k], 2) + " \\\\\n";
   return out + "\\bottomrule\n\\end{tabular}\n";
 }
 
