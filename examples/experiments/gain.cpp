@@ -151,7 +151,7 @@ int gain(const GainOptions& asked) {
     if (finished(run)) continue;
     const RunResult* base = run.d1 > 0 ? results.find(m0, Index(run.seed), d0, 0) : nullptr;
     const Split split = study.split(run.seed, run.d1);
-    const Recipe recipe = study.recipe(split.full, long_training);
+    const Recipe recipe = recipe_for(run.policy, study.recipe(split.full, long_training));
     const std::string& hide = study.hides()[run.hide];
     const std::string name = run_name(run.policy, d0, run.d1, Index(run.seed),
                                       study.hides().size() > 1 && run.d1 > 0 ? hide : "");

@@ -51,6 +51,11 @@ const PolicyEntry& policy_named(const std::string& name) {
   fail<ConfigError>("policy", "there is none named ", name, "; give one of ", names);
 }
 
+Recipe recipe_for(const std::string& policy, Recipe recipe) {
+  policy_named(policy).adapt(recipe);
+  return recipe;
+}
+
 RunReport train(const std::string& policy, TrainJob job) {
   const PolicyEntry& entry = policy_named(policy);
   job.options.rounds = entry.rounds;

@@ -30,6 +30,9 @@ const std::vector<const PolicyEntry*>& policies();
 /// Throws ConfigError, listing the names, for one that is not in the table.
 const PolicyEntry& policy_named(const std::string& name);
 
+/// A recipe with what the policy of that name cannot do without.
+Recipe recipe_for(const std::string& policy, Recipe recipe);
+
 /// Runs a job with the policy of that name.
 segmed::RunReport train(const std::string& policy, TrainJob job);
 

@@ -28,7 +28,8 @@ int train(const TrainOptions& options) {
         split.full.push_back(info.id);
     }
   }
-  const Recipe recipe = study.recipe(split.full, options.budget.is_long());
+  const Recipe recipe =
+      recipe_for(options.policy, study.recipe(split.full, options.budget.is_long()));
   const bool with_d1 = !policy_named(options.policy).baseline && !split.partial.empty();
   std::printf("%d cases in D_0, %d in D_1, %d in D_val\n%s\n%s\n", int(split.full.size()),
               int(split.partial.size()), int(split.validation.size()), recipe.text().c_str(),
