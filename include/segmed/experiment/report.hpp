@@ -269,7 +269,7 @@ class Report : ReportPage {
     for (const GainResult& gain : in_.results.gains)  // of every policy, as in the headline
       if (gain.d0 == d0 && gain.d1 == best_->d1 && gain.hide == best_->hide)
         columns.emplace_back(gain.policy, in_.results.runs_of(gain));
-    const auto leads = leading(3);
+    const auto leads = leading(2);  // more do not fit a page
     const std::size_t all = columns.size();
     columns.erase(std::remove_if(columns.begin(), columns.end(),
                                  [&](const auto& column) { return !leads.count(column.first); }),
