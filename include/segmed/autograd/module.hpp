@@ -91,7 +91,7 @@ class Inventory {
     else if constexpr (requires { net.list(*this); })  // erased: it lists what it holds
       net.list(*this);
     else if constexpr (Module<M>)
-      M::members(net, [this](std::string_view name, auto& part) { below(name, part); });
+      M::members(net, [&](std::string_view name, auto& part) { below(name, part); });
     else if constexpr (requires { net.begin(); }) {
       std::size_t i = 0;
       for (auto& part : net) below(std::to_string(i++), part);

@@ -59,15 +59,17 @@ struct ConvBlock {
       acts.push_back(activation_for<Act>(out));
     }
   }
-  /// Everything but the last activation, for blocks that add to it first.
-  F body(const F& x) const {
+  /// Everything but the last activation, for blocks that add to it first. Takes its input over, so
+  /// that in use, without a tape, nothing keeps it longer than the first convolution reads it.
+  F body(F x) const {
     F y = units[0](x);
+    x = {};
     for (std::size_t i = 1; i < units.size(); ++i)
       y = units[i](channel_dropout(acts[i - 1](y), options.dropout));
     return y;
   }
   F activate(const F& x) const { return acts.back()(x); }
-  F operator()(const F& x) const { return activate(body(x)); }
+  F operator()(F x) const { return activate(body(std::move(x))); }
   static void members(auto& self, auto&& visit) {
     visit("units", self.units);
     visit("acts", self.acts);

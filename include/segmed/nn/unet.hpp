@@ -83,20 +83,32 @@ struct UNetDecoder {
   }
   /// Features at every resolution but the lowest, the finest first (a net of one stage passes its
   /// only level through).
-  std::vector<F> all(const std::vector<F>& levels) const {
+  std::vector<F> all(std::vector<F> levels) const {
     std::vector<F> out(std::max<std::size_t>(1, stages.size()), levels.back());
-    F below = levels.back();
+    F below = std::move(levels.back());
     for (std::size_t s = stages.size(); s-- > 0;)
-      out[s] = below = stages[s](concat(fitted(ups[s](below), levels[s]), levels[s]));
+      out[s] = below = stage(s, std::move(below), std::move(levels[s]));
     return out;
   }
-  F operator()(const std::vector<F>& levels) const { return all(levels).front(); }
+  /// The finest of them. What no tape keeps goes as soon as it has been read.
+  F operator()(std::vector<F> levels) const {
+    F below = std::move(levels.back());
+    for (std::size_t s = stages.size(); s-- > 0;)
+      below = stage(s, std::move(below), std::move(levels[s]));
+    return below;
+  }
   static void members(auto& self, auto&& visit) {
     visit("ups", self.ups);
     visit("stages", self.stages);
   }
 
  private:
+  F stage(std::size_t s, F below, F level) const {
+    F up = fitted(ups[s](below), level);
+    F both = concat(up, level);
+    below = up = level = {};
+    return stages[s](std::move(both));
+  }
   /// Where an extent was odd, the upsampled map is one voxel too long.
   static F fitted(const F& x, const F& like) {
     const Grid have = x.grid(), want = like.grid();
