@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "step_by_hand.hpp"
 #include "policy_trial.hpp"
+#include "step_by_hand.hpp"
 #include <segmed/semi/fix_match.hpp>
 
 using namespace one_step;

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <set>
 
-#include "step_by_hand.hpp"
 #include "policy_trial.hpp"
+#include "step_by_hand.hpp"
 #include <segmed/semi/transform_consistency.hpp>
 
 using namespace one_step;

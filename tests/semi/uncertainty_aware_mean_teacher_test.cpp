@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "step_by_hand.hpp"
 #include "policy_trial.hpp"
+#include "step_by_hand.hpp"
 #include <segmed/semi/uncertainty_aware_mean_teacher.hpp>
 
 using namespace one_step;
