@@ -74,6 +74,15 @@ struct Shape {
   }
 };
 
+/// Where a pull adds to the gradient of each element, once: the first to come sets it.
+template <class T>
+struct Additions {
+  T* to = nullptr;  // null: nobody wants this gradient
+  bool fresh = false;
+
+  SEGMED_HD void add(Index i, Wide<T> x) const { to[i] = T(fresh ? x : Wide<T>(to[i]) + x); }
+};
+
 /// A batch of multi-channel images, (cases, spatial..., channels). Rank, dtype and device travel as
 /// this one type. It is a value of one or two sources side by side, each with work still pending;
 /// ops that can read sources as they are never write the result down.
@@ -138,6 +147,13 @@ class Features {
   }
   /// Where this plain map's gradient is added to.
   T* gradient_to_add() const { return dense().grad->sum.or_zeros(grid().size()).write(); }
+  /// The same for pulls that reach every element once, which spares a first fill with zeros.
+  Additions<T> gradient_additions() const {
+    Storage<T, D>& sum = dense().grad->sum;
+    const bool fresh = sum.empty();
+    if (fresh) sum = Storage<T, D>(grid().size(), Uninitialized{});
+    return {sum.write(), fresh};
+  }
   const Storage<T, D>& gradient() const { return dense().grad->sum; }
 
   Reader<T> reader() const {

@@ -22,10 +22,10 @@ struct MapPull {
   Math f;
   const T *x, *g;
   Index channels;
-  T* gx;
+  Additions<T> gx;
   SEGMED_HD void operator()(Index row, Index c) const {
     const Index i = row * channels + c;
-    gx[i] = T(Wide<T>(gx[i]) + f.slope(Wide<T>(x[i]), i) * Wide<T>(g[i]));
+    gx.add(i, f.slope(Wide<T>(x[i]), i) * Wide<T>(g[i]));
   }
 };
 
@@ -41,7 +41,7 @@ F map(Math f, const F& input) {
                  MapKernel<T, Math>{f, x.data(), grid.channels, y.mutable_data()});
   record_dense(y, {}, [=](const T* g) {
     D::launch_rows(grid.rows(), grid.channels,
-                   MapPull<T, Math>{f, x.data(), g, grid.channels, x.gradient_to_add()});
+                   MapPull<T, Math>{f, x.data(), g, grid.channels, x.gradient_additions()});
   });
   return y;
 }
@@ -62,12 +62,12 @@ struct ZipPull {
   Math f;
   const T *a, *b, *g;
   Index channels;
-  T *ga, *gb;
+  Additions<T> ga, gb;
   SEGMED_HD void operator()(Index row, Index c) const {
     const Index i = row * channels + c;
     const Wide<T> x = Wide<T>(a[i]), y = Wide<T>(b[i]), up = Wide<T>(g[i]);
-    if (ga) ga[i] = T(Wide<T>(ga[i]) + f.first_slope(x, y) * up);
-    if (gb) gb[i] = T(Wide<T>(gb[i]) + f.second_slope(x, y) * up);
+    if (ga.to) ga.add(i, f.first_slope(x, y) * up);
+    if (gb.to) gb.add(i, f.second_slope(x, y) * up);
   }
 };
 /// y = f(a, b), with derivatives f.first_slope(a, b) and f.second_slope(a, b).
@@ -84,8 +84,8 @@ F zip(Math f, const F& first, const F& second) {
   record_dense(y, {}, [=](const T* g) {
     D::launch_rows(grid.rows(), grid.channels,
                    ZipPull<T, Math>{f, a.data(), b.data(), g, grid.channels,
-                                    a.tracked() ? a.gradient_to_add() : nullptr,
-                                    b.tracked() ? b.gradient_to_add() : nullptr});
+                                    a.tracked() ? a.gradient_additions() : Additions<T>{},
+                                    b.tracked() ? b.gradient_additions() : Additions<T>{}});
   });
   return y;
 }
@@ -369,13 +369,13 @@ template <class T>
 struct SoftmaxPull {
   const T *y, *g;
   Index classes;
-  T* gx;
+  Additions<T> gx;
   SEGMED_HD void operator()(Index row) const {
     using W = Wide<T>;
     W mean = 0;
     for (Index i = row * classes; i < (row + 1) * classes; ++i) mean += W(y[i]) * W(g[i]);
     for (Index i = row * classes; i < (row + 1) * classes; ++i)
-      gx[i] = T(W(gx[i]) + W(y[i]) * (W(g[i]) - mean));
+      gx.add(i, W(y[i]) * (W(g[i]) - mean));
   }
 };
 /// Probabilities over the channels of each voxel.
@@ -388,7 +388,7 @@ F softmax(const F& logits) {
   F y(grid, x.tracked());
   D::launch(grid.rows(), SoftmaxKernel<T>{x.data(), y.mutable_data(), grid.channels});
   record_dense(y, {}, [x, grid, out = y.dense().value](const T* g) {
-    D::launch(grid.rows(), SoftmaxPull<T>{out.read(), g, grid.channels, x.gradient_to_add()});
+    D::launch(grid.rows(), SoftmaxPull<T>{out.read(), g, grid.channels, x.gradient_additions()});
   });
   return y;
 }

@@ -52,7 +52,7 @@ struct PoolPull {
   Window w;
   const T* g;
   const std::uint8_t* winner;
-  T* gx;
+  Additions<T> gx;
   SEGMED_HD void operator()(Index row, Index c) const { columns<1>(row, c); }
   template <int n>
   SEGMED_HD void columns(Index row, Index c) const {
@@ -81,8 +81,45 @@ struct PoolPull {
               (base + (d * w.coarse.height + h) * w.coarse.width + l) * w.coarse.channels + c;
           for (int i = 0; i < n; ++i) total[i] += winner[from + i] == tap ? W(g[from + i]) : W(0);
         }
-    T* const to = gx + row * w.fine.channels + c;
-    for (int i = 0; i < n; ++i) to[i] = T(W(to[i]) + total[i]);
+    for (int i = 0; i < n; ++i) gx.add(row * w.fine.channels + c + i, total[i]);
+  }
+};
+/// The same where windows lie side by side and cover everything: each gives to its own voxels.
+template <class T>
+struct SideBySidePull {
+  Window w;
+  const T* g;
+  const std::uint8_t* winner;
+  Additions<T> gx;
+
+  static bool fits(const Window& w) {
+    const Index fine[3] = {w.fine.depth, w.fine.height, w.fine.width},
+                coarse[3] = {w.coarse.depth, w.coarse.height, w.coarse.width};
+    bool all = true;
+    for (int a = 0; a < 3; ++a)
+      all &= w.kernel[a] == w.stride[a] && coarse[a] * w.kernel[a] == fine[a];
+    return all;
+  }
+  SEGMED_HD void operator()(Index row, Index c) const { columns<1>(row, c); }
+  template <int n>
+  SEGMED_HD void columns(Index row, Index c) const {
+    using W = Wide<T>;
+    const Index channels = w.fine.channels, at = row * channels + c;
+    // Consecutive windows along z, over all cases, start at consecutive multiples of the kernel.
+    const Index d = row / w.coarse.width / w.coarse.height * w.kernel[0],
+                h = row / w.coarse.width % w.coarse.height * w.kernel[1],
+                l = row % w.coarse.width * w.kernel[2];
+    W slope[n];
+    std::int32_t which[n];
+    for (int i = 0; i < n; ++i) slope[i] = W(g[at + i]), which[i] = winner[at + i];
+    std::int32_t tap = 0;
+    for (Index a = 0; a < w.kernel[0]; ++a)
+      for (Index b = 0; b < w.kernel[1]; ++b)
+        for (Index e = 0; e < w.kernel[2]; ++e, ++tap) {
+          const Index to =
+              (((d + a) * w.fine.height + h + b) * w.fine.width + l + e) * channels + c;
+          for (int i = 0; i < n; ++i) gx.add(to + i, which[i] == tap ? slope[i] : W(0));
+        }
   }
 };
 /// The largest value under a window of `kernel` voxels that moves by `stride`.
@@ -108,8 +145,12 @@ F max_pool(const F& input, const std::array<Index, F::dim>& kernel,
   D::launch_rows(w.coarse.rows(), w.coarse.channels,
                  PoolKernel<T>{w, x.data(), y.mutable_data(), winner.write()});
   record_dense(y, {}, [=](const T* g) {
-    D::launch_rows(w.fine.rows(), w.fine.channels,
-                   PoolPull<T>{w, g, winner.read(), x.gradient_to_add()});
+    const Additions<T> gx = x.gradient_additions();
+    if (SideBySidePull<T>::fits(w))
+      D::launch_rows(w.coarse.rows(), w.coarse.channels,
+                     SideBySidePull<T>{w, g, winner.read(), gx});
+    else
+      D::launch_rows(w.fine.rows(), w.fine.channels, PoolPull<T>{w, g, winner.read(), gx});
   });
   return y;
 }

@@ -283,7 +283,7 @@ struct StretchPull {
   Grid in, out;
   Axis z, y, x;
   const T* g;
-  T* gx;
+  Additions<T> gx;
   SEGMED_HD void operator()(Index row, Index c) const { columns<1>(row, c); }
   template <int n>
   SEGMED_HD void columns(Index row, Index c) const {
@@ -302,8 +302,7 @@ struct StretchPull {
               base + ((rz.at * out.height + ry.at) * out.width + rx.at) * out.channels;
           for (int k = 0; k < n; ++k) total[k] += by * W(from[k]);
         }
-    T* const to = gx + row * in.channels + c;
-    for (int k = 0; k < n; ++k) to[k] = T(W(to[k]) + total[k]);
+    for (int k = 0; k < n; ++k) gx.add(row * in.channels + c + k, total[k]);
   }
 };
 
@@ -330,7 +329,7 @@ F stretch(const F& input, const std::array<Index, F::dim>& extent, Interpolation
   record_dense(result, {}, [=](const T* g) {
     D::launch_rows(
         in.rows(), in.channels,
-        StretchPull<T, D>{in, out, z.view(), y.view(), x.view(), g, source.gradient_to_add()});
+        StretchPull<T, D>{in, out, z.view(), y.view(), x.view(), g, source.gradient_additions()});
   });
   return result;
 }
