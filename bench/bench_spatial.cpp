@@ -4,6 +4,7 @@
 #include <segmed/autograd/pool.hpp>
 #include <segmed/autograd/scalar.hpp>
 #include <segmed/autograd/spatial.hpp>
+#include <segmed/autograd/stretch.hpp>
 
 namespace {
 using namespace segmed;

@@ -3,6 +3,7 @@
 #include <segmed/autograd/normalize.hpp>
 #include <segmed/autograd/pool.hpp>
 #include <segmed/autograd/spatial.hpp>
+#include <segmed/autograd/stretch.hpp>
 
 TEST_SUITE_BEGIN("autograd/spatial");
 using namespace check;

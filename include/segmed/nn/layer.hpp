@@ -7,6 +7,7 @@
 #include <segmed/autograd/pointwise.hpp>
 #include <segmed/autograd/pool.hpp>
 #include <segmed/autograd/spatial.hpp>
+#include <segmed/autograd/stretch.hpp>
 
 namespace segmed {
 

@@ -2,6 +2,7 @@
 #pragma once
 #include <segmed/autograd/pointwise.hpp>
 #include <segmed/autograd/spatial.hpp>
+#include <segmed/autograd/stretch.hpp>
 #include <segmed/autograd/warp.hpp>
 #include <segmed/semi/policy.hpp>
 

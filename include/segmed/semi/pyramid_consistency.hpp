@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-#include <segmed/autograd/spatial.hpp>
+#include <segmed/autograd/stretch.hpp>
 #include <segmed/losses/consistency.hpp>
 #include <segmed/semi/policy.hpp>
 

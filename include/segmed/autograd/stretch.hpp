@@ -1,0 +1,216 @@
+// SPDX-License-Identifier: Apache-2.0
+// Maps on another number of voxels: upsampling.
+#pragma once
+#include <algorithm>
+#include <vector>
+
+#include <segmed/autograd/features.hpp>
+#include <segmed/backend/cpu.hpp>
+
+namespace segmed {
+
+/// What an output position of one axis reads.
+struct StretchTap {
+  Index first, second;
+  double weight;  // of the second
+};
+/// An output position that reads an input position, and with which weight.
+struct StretchReader {
+  Index at;
+  double weight;
+};
+/// How one axis is stretched, both ways round: nearest, or linear between pixel centres with the
+/// edge repeated (PyTorch's align_corners = False).
+template <Device D>
+class AxisStretch {
+ public:
+  struct View {
+    const StretchTap* taps;        // of each output position
+    const StretchReader* readers;  // of input position i those from begin[i] to begin[i + 1],
+    const Index* begin;            // in the order of the output
+  };
+  AxisStretch(Index in, Index out, bool linear) {
+    std::vector<StretchTap> taps;
+    std::vector<std::vector<StretchReader>> readers(static_cast<std::size_t>(in));
+    for (Index o = 0; o < out; ++o) {
+      const StretchTap tap =
+          linear ? between(o, in, out) : StretchTap{o * in / out, o * in / out, 0};
+      taps.push_back(tap);
+      const bool one = tap.first == tap.second;
+      readers[std::size_t(tap.first)].push_back({o, one ? 1 : 1 - tap.weight});
+      if (!one && tap.weight > 0) readers[std::size_t(tap.second)].push_back({o, tap.weight});
+    }
+    std::vector<Index> begin{0};
+    std::vector<StretchReader> all;
+    for (const auto& list : readers) {
+      all.insert(all.end(), list.begin(), list.end());
+      begin.push_back(Index(all.size()));
+    }
+    taps_ = Storage<StretchTap, D>(taps);
+    readers_ = Storage<StretchReader, D>(all);
+    begin_ = Storage<Index, D>(begin);
+  }
+  View view() const { return {taps_.read(), readers_.read(), begin_.read()}; }
+
+ private:
+  static StretchTap between(Index o, Index in, Index out) {
+    const double at = std::max(0.0, (double(o) + 0.5) * double(in) / double(out) - 0.5);
+    const Index first = Index(at);
+    return {first, std::min(first + 1, in - 1), at - double(first)};
+  }
+  Storage<StretchTap, D> taps_;
+  Storage<StretchReader, D> readers_;
+  Storage<Index, D> begin_;
+};
+
+/// Output voxels from input voxels.
+template <class T, Device D>
+struct StretchKernel {
+  using Axis = typename AxisStretch<D>::View;
+  Grid in, out;
+  bool linear;
+  Axis z, y, x;
+  const T* from;
+  T* to;
+  SEGMED_HD void operator()(Index row, Index c) const { columns<1>(row, c); }
+  template <int n>
+  SEGMED_HD void columns(Index row, Index c) const {
+    using W = Wide<T>;
+    const Index v = row % out.voxels(), w = v % out.width, dh = v / out.width;
+    const StretchTap tz = z.taps[dh / out.height], ty = y.taps[dh % out.height], tx = x.taps[w];
+    const T* const base = from + row / out.voxels() * in.voxels() * in.channels + c;
+    const auto at = [&](Index d, Index h, Index i) {
+      return base + ((d * in.height + h) * in.width + i) * in.channels;
+    };
+    T* const put = to + row * out.channels + c;
+    if (!linear) {
+      const T* const one = at(tz.first, ty.first, tx.first);
+      for (int k = 0; k < n; ++k) put[k] = one[k];
+      return;
+    }
+    W sum[n];
+    for (int k = 0; k < n; ++k) sum[k] = 0;
+    for (int d = 0; d < 2; ++d)
+      for (int h = 0; h < 2; ++h) {
+        const Index dz = d ? tz.second : tz.first, dy = h ? ty.second : ty.first;
+        const T *const left = at(dz, dy, tx.first), *const right = at(dz, dy, tx.second);
+        const W by = W((d ? tz.weight : 1 - tz.weight) * (h ? ty.weight : 1 - ty.weight));
+        const W a = by * W(1 - tx.weight), b = by * W(tx.weight);
+        for (int k = 0; k < n; ++k) sum[k] += W(left[k]) * a + W(right[k]) * b;
+      }
+    for (int k = 0; k < n; ++k) put[k] = T(sum[k]);
+  }
+};
+/// The gradient of input voxels, each from the output voxels that read it.
+template <class T, Device D>
+struct StretchPull {
+  using Axis = typename AxisStretch<D>::View;
+  Grid in, out;
+  Axis z, y, x;
+  const T* g;
+  Additions<T> gx;
+  SEGMED_HD void operator()(Index row, Index c) const { columns<1>(row, c); }
+  template <int n>
+  SEGMED_HD void columns(Index row, Index c) const {
+    using W = Wide<T>;
+    const Index v = row % in.voxels();
+    const Index w = v % in.width, h = v / in.width % in.height, d = v / in.width / in.height;
+    const T* const base = g + row / in.voxels() * out.voxels() * out.channels + c;
+    W total[n];
+    for (int k = 0; k < n; ++k) total[k] = 0;
+    for (Index i = z.begin[d]; i < z.begin[d + 1]; ++i)
+      for (Index j = y.begin[h]; j < y.begin[h + 1]; ++j)
+        for (Index l = x.begin[w]; l < x.begin[w + 1]; ++l) {
+          const StretchReader rz = z.readers[i], ry = y.readers[j], rx = x.readers[l];
+          const W by = W(rz.weight * ry.weight * rx.weight);
+          const T* const from =
+              base + ((rz.at * out.height + ry.at) * out.width + rx.at) * out.channels;
+          for (int k = 0; k < n; ++k) total[k] += by * W(from[k]);
+        }
+    for (int k = 0; k < n; ++k) gx.add(row * in.channels + c + k, total[k]);
+  }
+};
+
+/// The same on the processor, one item per line of input voxels along x: the lines that read it are
+/// summed first, so that most of the work is done on long rows.
+template <class T>
+struct StretchLinePull {
+  using Axis = typename AxisStretch<Cpu>::View;
+  Grid in, out;
+  Axis z, y, x;
+  const T* g;
+  Additions<T> gx;
+
+  void operator()(Index line) const {
+    using W = Wide<T>;
+    const Index h = line % in.height, d = line / in.height % in.depth, channels = in.channels;
+    const Index slices = line / in.height / in.depth * out.depth, width = out.width * channels;
+    std::vector<W> row(static_cast<std::size_t>(width));
+    for (Index i = z.begin[d]; i < z.begin[d + 1]; ++i)
+      for (Index j = y.begin[h]; j < y.begin[h + 1]; ++j) {
+        const W by = W(z.readers[i].weight * y.readers[j].weight);
+        const T* const from =
+            g + ((slices + z.readers[i].at) * out.height + y.readers[j].at) * width;
+        W* const to = row.data();
+        for (Index k = 0; k < width; ++k) to[k] += by * W(from[k]);
+      }
+    for (Index w = 0; w < in.width; ++w)
+      for (Index first = 0; first < channels; first += most) {
+        const Index count = std::min(most, channels - first);
+        W total[most] = {};
+        for (Index l = x.begin[w]; l < x.begin[w + 1]; ++l) {
+          const W by = W(x.readers[l].weight);
+          const W* const from = row.data() + x.readers[l].at * channels + first;
+          for (Index k = 0; k < count; ++k) total[k] += by * from[k];
+        }
+        const Index to = (line * in.width + w) * channels + first;
+        for (Index k = 0; k < count; ++k) gx.add(to + k, total[k]);
+      }
+  }
+
+ private:
+  static constexpr Index most = 64;  // channels at once
+};
+
+/// Resamples a map onto another number of voxels.
+template <FeatureMap F>
+F stretch(const F& input, const std::array<Index, F::dim>& extent, Interpolation how) {
+  using T = typename F::value_type;
+  using D = typename F::device;
+  const F source = value(input);
+  const Grid in = source.grid();
+  Grid out = in;
+  Index* const to[3] = {&out.depth, &out.height, &out.width};
+  for (std::size_t a = 0; a < F::dim; ++a) {
+    require(extent[a] > 0, "stretch", "extent ", extent[a], " on axis ", a);
+    *to[a + 3 - F::dim] = extent[a];
+  }
+  const bool linear = how == Interpolation::linear;
+  const AxisStretch<D> z(in.depth, out.depth, linear), y(in.height, out.height, linear),
+      x(in.width, out.width, linear);
+  F result(out, source.tracked());
+  D::launch_rows(out.rows(), out.channels,
+                 StretchKernel<T, D>{in, out, linear, z.view(), y.view(), x.view(), source.data(),
+                                     result.mutable_data()});
+  record_dense(result, {}, [=](const T* g) {
+    const Additions<T> gx = source.gradient_additions();
+    if constexpr (std::same_as<D, Cpu>)
+      if (linear)
+        return D::launch_blocks(in.cases * in.depth * in.height,
+                                StretchLinePull<T>{in, out, z.view(), y.view(), x.view(), g, gx});
+    D::launch_rows(in.rows(), in.channels,
+                   StretchPull<T, D>{in, out, z.view(), y.view(), x.view(), g, gx});
+  });
+  return result;
+}
+/// Stretches every axis by its factor.
+template <FeatureMap F>
+F upsample(const F& x, const std::array<Index, F::dim>& factor, Interpolation how) {
+  const Grid g = x.grid();
+  const Index extents[3] = {g.depth, g.height, g.width};
+  std::array<Index, F::dim> extent;
+  for (std::size_t a = 0; a < F::dim; ++a) extent[a] = extents[a + 3 - F::dim] * factor[a];
+  return stretch(x, extent, how);
+}
+
+}  // namespace segmed
