@@ -16,6 +16,7 @@ SEGMED_TEMPLATE class Storage<float, Cpu>;
 SEGMED_TEMPLATE class Param<float, Cpu>;
 SEGMED_TEMPLATE class Buffer<float, Cpu>;
 SEGMED_TEMPLATE class Group<float, Cpu>;
+SEGMED_TEMPLATE class GradientSum<float, Cpu>;
 SEGMED_TEMPLATE Index average<float, Cpu>(const Inventory&, const Inventory&, double);
 SEGMED_TEMPLATE double clip_gradients(Group<float, Cpu>&, double);
 SEGMED_TEMPLATE void Sgd::step(Group<float, Cpu>&, const Clock<Cpu>&) const;
