@@ -66,8 +66,12 @@ struct GainOptions {
   StudyOptions study;
   BudgetOptions budget;
   std::vector<std::string> policies = {"supervised", "partial_completion"};
-  segmed::Index seeds = 3;
-  std::string equal = "minutes";
+  segmed::Index seeds = 3, first_seed = -1;  // -1: that of the study
+  std::string equal;                         // steps or minutes; empty: what the budget is given in
+  bool warm_start = false;
+  std::uint64_t seed(segmed::Index k) const {
+    return (first_seed < 0 ? study.seed : std::uint64_t(first_seed)) + std::uint64_t(k);
+  }
   std::string command_line;
 };
 int gain(const GainOptions& options);

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
 #include <cstdio>
 #include <filesystem>
 
@@ -6,6 +7,7 @@
 #include "gain_report.hpp"
 #include "session_folder.hpp"
 #include <segmed/experiment/progress.hpp>
+#include <segmed/experiment/tables.hpp>
 
 namespace experiments {
 
@@ -19,22 +21,58 @@ struct PlannedRun {
   std::string policy;
   std::uint64_t seed = 1;
   Index d1 = 0;
+  std::size_t hide = 0;  // which way of hiding
 };
 
+/// All models, each M_0 before what is compared with it.
 std::vector<PlannedRun> planned_runs(const GainOptions& options, const Study& study) {
   std::vector<PlannedRun> runs;
-  for (Index k = 0; k < options.seeds; ++k) {
-    const std::uint64_t seed = options.study.seed + std::uint64_t(k);
+  for (Index k = 0; k < options.seeds; ++k)
     for (const auto& name : options.policies) {
       if (policy_named(name).baseline) {
-        runs.push_back({name, seed, 0});
+        runs.push_back({name, options.seed(k), 0, 0});
         continue;
       }
-      for (const Index d1 : study.d1_sizes())
-        if (d1 > 0) runs.push_back({name, seed, d1});
+      for (std::size_t hide = 0; hide < study.hides().size(); ++hide)
+        for (const Index d1 : study.d1_sizes())
+          if (d1 > 0) runs.push_back({name, options.seed(k), d1, hide});
     }
-  }
   return runs;
+}
+
+/// The policies that are compared, each once and M_0 first.
+std::vector<std::string> compared(const std::vector<std::string>& asked) {
+  std::vector<std::string> names;
+  for (const PolicyEntry* entry : policies())
+    if (entry->baseline) names.push_back(entry->name);
+  for (const auto& name : asked) {
+    policy_named(name);
+    if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
+  }
+  require<ConfigError>(names.size() > 1, "--policies",
+                       "gain compares M_0 with another policy; see --list-policies");
+  return names;
+}
+
+/// Everything that can be wrong with the cases, before the first run starts.
+void check_cases(const GainOptions& options, const Study& study) {
+  require<ConfigError>(study.d0_size() > 0, "gain",
+                       "give --d0 the number of cases in D_0, a file of ids, or a folder");
+  require<ConfigError>(*std::max_element(study.d1_sizes().begin(), study.d1_sizes().end()) > 0,
+                       "gain", "give --d1 the number of cases in D_1, a file of ids, or a folder");
+  require<ConfigError>(!study.validation().empty(), "gain",
+                       "give --val the number of cases in D_val, a file of ids, or a folder");
+  for (const PlannedRun& run : planned_runs(options, study))
+    study.hidden(study.split(run.seed, run.d1).partial, run.hide, run.seed);
+}
+
+/// What a run may use, so that M_0 and M_1 have as much.
+void set_budget(RunOptions& how, const GainOptions& options, const RunResult* baseline) {
+  how.steps = options.budget.steps, how.minutes = options.budget.minutes;
+  if (baseline == nullptr) return;
+  if (options.equal == "steps") how.steps = baseline->steps, how.minutes = 0;
+  if (options.equal == "minutes" && options.budget.steps > 0)
+    how.minutes = baseline->minutes, how.steps = 0;
 }
 
 Json settings_of(const GainOptions& options, const Study& study) {
@@ -45,10 +83,14 @@ Json settings_of(const GainOptions& options, const Study& study) {
   json["seed"] = options.study.seed;
   json["d0"] = options.study.d0;
   json["val"] = options.study.val;
-  json["hide"] = options.study.hide;
+  std::string hides;
+  for (const auto& text : options.study.hide) hides += (hides.empty() ? "" : ",") + text;
+  json["hide"] = hides;
   json["steps"] = options.budget.steps;
   json["minutes"] = options.budget.minutes;
-  json["equal"] = options.equal;
+  json["equal"] = options.equal.empty() ? "minutes" : options.equal;
+  if (!options.equal.empty() && options.budget.steps > 0) json["equal_to_m0"] = options.equal;
+  if (options.warm_start) json["start"] = "M_0";
   for (const auto& [name, value] : {std::pair{"network", options.study.network},
                                     {"loss", options.study.loss},
                                     {"optimizer", options.study.optimizer},
@@ -67,14 +109,16 @@ Json settings_of(const GainOptions& options, const Study& study) {
 
 }  // namespace
 
-int gain(const GainOptions& options) {
-  require<ConfigError>(options.equal == "steps" || options.equal == "minutes", "--equal", "\"",
-                       options.equal, "\" is neither steps nor minutes");
-  for (const auto& name : options.policies) policy_named(name);
+int gain(const GainOptions& asked) {
+  GainOptions options = asked;
+  require<ConfigError>(
+      options.equal.empty() || options.equal == "steps" || options.equal == "minutes", "--equal",
+      "\"", options.equal, "\" is neither steps nor minutes");
+  require<ConfigError>(options.seeds > 0, "--seeds", "give 1 or more");
+  options.policies = compared(options.policies);
+  const std::string m0 = options.policies.front();
   Study study(options.study);
-  require<ConfigError>(study.d0_size() > 0, "gain", "give --d0 the number of cases in D_0");
-  require<ConfigError>(!study.validation().empty(), "gain",
-                       "give --val the number of cases in D_val");
+  check_cases(options, study);
   const std::string& out = options.budget.out;
   claim_folder(out, settings_of(options, study));
   const std::string path = out + "/results.json";
@@ -82,40 +126,46 @@ int gain(const GainOptions& options) {
   results.classes.assign(study.cohort().classes.names.begin() + 1,
                          study.cohort().classes.names.end());
   if (fs::exists(path)) results = read_results(path);
+  for (RunResult& run : results.runs)  // older results do not say how labels were hidden
+    if (run.d1 > 0 && run.hide.empty()) run.hide = study.hides().front();
 
   const auto runs = planned_runs(options, study);
   const Index d0 = study.d0_size();
-  Index left = 0;
-  for (const PlannedRun& run : runs)
-    left += results.find(run.policy, Index(run.seed), d0, run.d1) == nullptr;
+  const auto finished = [&](const PlannedRun& run) {
+    return results.find(run.policy, Index(run.seed), d0, run.d1,
+                        run.d1 > 0 ? study.hides()[run.hide] : "");
+  };
+  Index done_runs = std::count_if(runs.begin(), runs.end(), finished);
+  const Index left = Index(runs.size()) - done_runs;
   const bool long_training = options.budget.is_long();
-  const Recipe first = study.recipe(study.split(options.study.seed, 0).full, long_training);
+  const Recipe first = study.recipe(study.split(options.seed(0), 0).full, long_training);
   std::printf("%s\n%s\n", first.text().c_str(),
               estimate(first, left, options.budget.minutes, options.budget.steps,
                        left * Index(study.validation().size()), true)
                   .c_str());
-  if (left < Index(runs.size()))
-    std::printf("%d of %d runs are finished; going on\n", int(Index(runs.size()) - left),
-                int(runs.size()));
+  if (done_runs > 0)
+    std::printf("%d of %d runs are finished; going on\n", int(done_runs), int(runs.size()));
 
   GainReport report(options, study, environment());
   for (const PlannedRun& run : runs) {
-    if (results.find(run.policy, Index(run.seed), d0, run.d1)) continue;
+    if (finished(run)) continue;
+    const RunResult* base = run.d1 > 0 ? results.find(m0, Index(run.seed), d0, 0) : nullptr;
     const Split split = study.split(run.seed, run.d1);
     const Recipe recipe = study.recipe(split.full, long_training);
-    const std::string name = run_name(run.policy, d0, run.d1, Index(run.seed));
+    const std::string& hide = study.hides()[run.hide];
+    const std::string name = run_name(run.policy, d0, run.d1, Index(run.seed),
+                                      study.hides().size() > 1 && run.d1 > 0 ? hide : "");
     const std::string folder = out + "/runs/" + name;
-    TrainJob job{study.cohort(), recipe, run_options(recipe, run.seed)};
-    job.options.name = name;
-    job.options.steps = options.budget.steps, job.options.minutes = options.budget.minutes;
-    if (const RunResult* base = results.find("supervised", Index(run.seed), d0, 0);
-        base && options.equal == "steps" && options.budget.minutes > 0) {
-      job.options.steps = base->steps, job.options.minutes = 0;
-    }
-    job.options.out = folder, job.options.quiet = options.study.quiet;
-    job.options.full = study.cases(split.full, false, run.seed);
-    job.options.partial = study.cases(split.partial, true, run.seed);
-    const RunReport trained = train(run.policy, job);
+    RunOptions how = run_options(recipe, run.seed);
+    how.name = name;
+    set_budget(how, options, base);
+    how.out = folder, how.quiet = options.study.quiet;
+    how.full = study.cases(split.full);
+    how.partial = study.hidden(split.partial, run.hide, run.seed);
+    TrainJob job{{study.cohort(), how}, recipe, how};
+    if (base != nullptr && options.warm_start)
+      job.start = out + "/runs/" + run_name(m0, d0, 0, Index(run.seed)) + "/last.safetensors";
+    const RunReport trained = train(run.policy, std::move(job));
     if (trained.interrupted) {
       std::printf("stopped; the same command goes on here\n");
       return interrupted;
@@ -128,10 +178,18 @@ int gain(const GainOptions& options) {
         trained.seconds / 60,
         trained.steps,
         study.evaluate(Model::load(folder), study.validation(), folder + "/predictions")};
-    std::printf("%-20s d0 %d  d1 %-3d seed %d  %6d steps  %5.1f min  Dice %s\n", run.policy.c_str(),
-                int(d0), int(run.d1), int(run.seed), int(trained.steps), trained.seconds / 60,
-                fixed(result.mean_dice(), 4).c_str());
-    std::fflush(stdout);
+    if (run.d1 > 0) {
+      result.hide = hide, result.warm = options.warm_start;
+      result.hidden = study.hidden_part(split.partial, run.hide, run.seed);
+    }
+    std::printf("%3d/%d  %-20s d0 %d  d1 %-3d ", int(++done_runs), int(runs.size()),
+                run.policy.c_str(), int(d0), int(run.d1));
+    if (study.hides().size() > 1) std::printf("hide %-12s ", run.d1 > 0 ? hide.c_str() : "");
+    std::printf("seed %d  %6d steps  %5.1f min  Dice %s", int(run.seed), int(trained.steps),
+                trained.seconds / 60, fixed(result.mean_dice(), 4).c_str());
+    if (base != nullptr)
+      std::printf("  gain %s", fixed(result.mean_dice() - base->mean_dice(), 4, true).c_str());
+    std::printf("\n");
     results.runs.push_back(std::move(result));
     compare_runs(results);
     write_results(out, results);
@@ -139,13 +197,16 @@ int gain(const GainOptions& options) {
     report.write(results);
   }
   compare_runs(results);
+  write_results(out, results);
   report.write(results);
   for (const GainResult& gained : results.gains)
-    std::printf("gain of %s with %d cases more: %s (%s to %s), p %s\n", gained.policy.c_str(),
-                int(gained.d1), fixed(gained.gain, 4, true).c_str(),
+    std::printf("gain of %s with %d case%s more (%s hidden): %s (%s to %s), p %s\n",
+                gained.policy.c_str(), int(gained.d1), gained.d1 == 1 ? "" : "s",
+                gained.hide.c_str(), fixed(gained.gain, 4, true).c_str(),
                 fixed(gained.low, 4, true).c_str(), fixed(gained.high, 4, true).c_str(),
                 p_text(gained.p).c_str());
-  std::printf("report: %s\n", fs::absolute(out + "/report.html").lexically_normal().c_str());
+  std::printf("%s\nreport: %s\n", reading(results).c_str(),
+              fs::absolute(out + "/report.html").lexically_normal().c_str());
   return study.quarantined() > 0 ? cases_skipped : done;
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "gain_report.hpp"
 
+#include <algorithm>
 #include <filesystem>
 
 #include "session_folder.hpp"
@@ -16,13 +17,19 @@ namespace fs = std::filesystem;
 
 namespace {
 
-/// The best, the median and the worst case of the last policy's first run, M_0 and M_1 side by
-/// side.
+/// Where a run's files are; where ways of hiding are compared, its name says which.
+std::string folder_of(const std::string& out, const RunResult& run) {
+  const std::string own = out + "/runs/" + run_name(run.policy, run.d0, run.d1, run.seed, run.hide);
+  return fs::exists(own) ? own : out + "/runs/" + run_name(run.policy, run.d0, run.d1, run.seed);
+}
+
+/// The best, the median and the worst case of the first run of the largest gain, M_0 and M_1 side
+/// by side.
 std::vector<ShownCase> shown_cases(const std::string& out, const FolderCohort& cohort,
                                    const Results& results) {
   if (results.gains.empty()) return {};
-  const GainResult& gain = results.gains.back();
-  const auto runs = results.runs_of(gain.policy, gain.d0, gain.d1);
+  const GainResult& gain = *results.best();
+  const auto runs = results.runs_of(gain);
   const RunResult* after = runs.empty() ? nullptr : runs.front();
   const RunResult* before = after ? results.find("supervised", after->seed, gain.d0, 0) : nullptr;
   if (!before) return {};
@@ -35,8 +42,7 @@ std::vector<ShownCase> shown_cases(const std::string& out, const FolderCohort& c
       if (cohort.info(i).id != id) continue;
       const Example example = cohort.load(i);
       const auto prediction = [&](const RunResult& run) {
-        return read_labels(out + "/runs/" + run_name(run.policy, run.d0, run.d1, run.seed) +
-                           "/predictions/" + id + ".nii.gz");
+        return read_labels(folder_of(out, run) + "/predictions/" + id + ".nii.gz");
       };
       const auto m0 = prediction(*before), m1 = prediction(*after);
       const OverlayRow row = draw_overlays(example.image, {&example.labels, &m0, &m1});
@@ -52,6 +58,36 @@ std::vector<ShownCase> shown_cases(const std::string& out, const FolderCohort& c
   return shown;
 }
 
+/// Writes classes.csv and classes.tex: how many cases annotate each class, and its Dice in the
+/// largest gain.
+void write_classes(const std::string& out, const ReportInput& input) {
+  const GainResult* gain = input.results.best();
+  if (gain == nullptr || input.uses.size() != input.results.classes.size()) return;
+  const auto dice = [&](const std::vector<const RunResult*>& runs, std::size_t c) {
+    DefinedMean mean;
+    for (const RunResult* run : runs) mean.add(run->class_mean(&CaseResult::dice, c));
+    return mean.value();
+  };
+  std::string csv = "class,annotated_in_d0,annotated_in_d1,annotated_in_val,dice_m0,dice_m1,gain\n";
+  std::string tex = "% \\usepackage{booktabs}; M_1 is " + gain->policy +
+                    " with |D_1| = " + std::to_string(gain->d1) +
+                    "\n\\begin{tabular}{lrrrrrr}\n\\toprule\nclass & in $D_0$ & in $D_1$ & in "
+                    "$D_{\\mathrm{val}}$ & $M_0$ & $M_1$ & gain \\\\\n\\midrule\n";
+  for (std::size_t c = 0; c < input.uses.size(); ++c) {
+    const double m0 = dice(input.results.runs_of(input.baseline, gain->d0, 0), c);
+    const double m1 = dice(input.results.runs_of(*gain), c);
+    csv += csv_field(input.results.classes[c]);
+    tex += tex_text(input.results.classes[c]);
+    for (const Index n : {input.uses[c].d0, input.uses[c].d1, input.uses[c].validation})
+      csv += ',' + std::to_string(n), tex += " & " + std::to_string(n);
+    csv += ',' + csv_number(m0) + ',' + csv_number(m1) + ',' + csv_number(m1 - m0) + '\n';
+    tex +=
+        " & " + fixed(m0, 4) + " & " + fixed(m1, 4) + " & $" + fixed(m1 - m0, 4, true) + "$ \\\\\n";
+  }
+  write_text(out + "/classes.csv", csv);
+  write_text(out + "/classes.tex", tex + "\\bottomrule\n\\end{tabular}\n");
+}
+
 ReportInput input_of(const std::string& out, const FolderCohort& cohort, const Results& results,
                      const Json& json) {
   ReportInput input;
@@ -61,7 +97,14 @@ ReportInput input_of(const std::string& out, const FolderCohort& cohort, const R
   input.created = json.at("environment").at("time").as_string();
   input.hiding = json.at("hiding").as_string();
   input.results = results;
-  for (const Json& use : json.at("uses").as_array())
+  const GainResult* best = results.best();
+  const Json* uses = &json.at("uses");
+  if (const Json* all = json.find("uses_of_d1"))
+    for (const Json& one : all->as_array())
+      if (best != nullptr && one.at("d1").as_index() == best->d1 &&
+          one.at("hide").as_string() == best->hide)
+        uses = &one.at("uses");
+  for (const Json& use : uses->as_array())
     input.uses.push_back(
         {use.at("d0").as_index(), use.at("d1").as_index(), use.at("validation").as_index()});
   for (const Json& from : json.at("curves").as_array()) {
@@ -92,26 +135,35 @@ GainReport::GainReport(const GainOptions& options, const Study& study, const Jso
   json_["classes"] = Json::list(options.study.folder.classes);
   json_["class_names"] = Json::list(options.study.folder.class_names);
   json_["command"] = options.command_line;
-  json_["hiding"] = options.study.hide;
+  std::string hiding;
+  for (const auto& text : study.hides()) hiding += (hiding.empty() ? "" : ", ") + text;
+  json_["hiding"] = "hidden in D_1: " + hiding;
   json_["environment"] = environment;
   json_["settings"] = parse_json(read_bytes(options.budget.out + "/settings.json"), "settings");
   if (!json_.has("curves")) json_["curves"] = Json::Array{};
-  // How many cases annotate each class, for the first seed and the largest D_1.
-  const auto d1 = *std::max_element(study.d1_sizes().begin(), study.d1_sizes().end());
-  const Split split = study.split(options.study.seed, d1);
-  Json uses = Json::Array{};
-  for (Index c = 1; c < study.cohort().classes.size(); ++c) {
-    const auto count = [&](const std::vector<std::string>& ids, bool hidden) {
-      Index n = 0;
-      for (const LoaderCase& one : study.cases(ids, hidden, options.study.seed))
-        n += one.left.has(c);
-      return n;
-    };
-    uses.push_back(Json::Object{{"d0", count(split.full, false)},
-                                {"d1", count(split.partial, true)},
-                                {"validation", count(split.validation, false)}});
-  }
-  json_["uses"] = std::move(uses);
+  // How many cases annotate each class, for the first seed: of the largest D_1, and of each.
+  const auto uses_of = [&](Index d1, std::size_t hide) {
+    const std::uint64_t seed = options.seed(0);
+    const Split split = study.split(seed, d1);
+    const auto full = study.cases(split.full), validation = study.cases(split.validation);
+    const auto partial = study.hidden(split.partial, hide, seed);
+    Json uses = Json::Array{};
+    for (Index c = 1; c < study.cohort().classes.size(); ++c) {
+      const auto count = [&](const std::vector<LoaderCase>& cases) {
+        return Index(std::count_if(cases.begin(), cases.end(),
+                                   [&](const LoaderCase& one) { return one.left.has(c); }));
+      };
+      uses.push_back(Json::Object{
+          {"d0", count(full)}, {"d1", count(partial)}, {"validation", count(validation)}});
+    }
+    return uses;
+  };
+  json_["uses"] = uses_of(*std::max_element(study.d1_sizes().begin(), study.d1_sizes().end()), 0);
+  json_["uses_of_d1"] = Json::Array{};
+  for (std::size_t hide = 0; hide < study.hides().size(); ++hide)
+    for (const Index d1 : study.d1_sizes())
+      json_["uses_of_d1"].push_back(
+          Json::Object{{"d1", d1}, {"hide", study.hides()[hide]}, {"uses", uses_of(d1, hide)}});
 }
 
 void GainReport::add_curve(const std::string& policy, std::uint64_t seed, Index d1,
@@ -140,7 +192,9 @@ void GainReport::write(const Results& results) {
     hooks[curve.at("policy").as_string()] = curve.at("hooks");
   manifest["hooks"] = hooks;
   write_text(out + "/manifest.json", manifest.dump(1) + "\n");
-  write_report(out + "/report.html", input_of(out, study_.cohort(), results, json_));
+  const ReportInput input = input_of(out, study_.cohort(), results, json_);
+  write_classes(out, input);
+  write_report(out + "/report.html", input);
 }
 
 void redraw_report(const std::string& folder) {

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <new>
 
@@ -53,8 +54,8 @@ void add_study(CLI::App& app, StudyOptions& options) {
                  "D_1, partly annotated: a count or several (0,20,60), a file of ids, or a folder");
   app.add_option("--val", options.val, "D_val: a count, a file of ids, or a folder");
   app.add_option("--hide", options.hide,
-                 "what is hidden of D_1's labels: nothing, classes:K, probability:P, centres:FILE, "
-                 "everything")
+                 std::string("what is hidden of D_1's labels, one or several: ") + Hide::forms)
+      ->delimiter(',')
       ->capture_default_str();
   add_triple(app, "--spacing", options.plan.spacing_mm, "voxels of X,Y,Z mm; else the median");
   add_triple(app, "--patch", options.plan.patch, "patches of X,Y,Z voxels; Z = 1 for 2-D");
@@ -92,6 +93,37 @@ void add_budget(CLI::App& app, BudgetOptions& options) {
 }
 void need(bool given, const char* command, const char* option) {
   require<ConfigError>(given, command, "needs ", option, "; see experiments ", command, " --help");
+}
+
+/// The comparisons that have a name; what the command line says beats them.
+void preset(CLI::App& app, const std::string& name) {
+  std::vector<std::pair<const char*, std::string>> words;
+  if (name == "seed0") {
+    words = {{"--classes",
+              "spleen,kidney_right,kidney_left,gallbladder,liver,stomach,aorta,"
+              "inferior_vena_cava,pancreas,urinary_bladder"},
+             {"--d0", "100"},
+             {"--d1", "25,50,100"},
+             {"--val", "50"},
+             {"--hide", "classes:5"},
+             {"--spacing", "3,3,3"},
+             {"--policies", "supervised,partial_completion"},
+             {"--seeds", "3"},
+             {"--minutes", "60"}};
+  } else {
+    const char* data = std::getenv("SEGMED_DATA");
+    words = {{"--d0", "5"},       {"--d1", "100"},
+             {"--val", "40"},     {"--hide", "everything"},
+             {"--seeds", "3"},    {"--policies", "supervised,mean_teacher"},
+             {"--steps", "1500"}, {"--data", data ? std::string(data) + "/hippocampus_msd" : ""}};
+  }
+  const bool budget = app.count("--steps") + app.count("--minutes") > 0;
+  for (const auto& [option, value] : words) {
+    const bool of_budget = std::string(option) == "--steps" || std::string(option) == "--minutes";
+    if (app.count(option) > 0 || value.empty() || (of_budget && budget)) continue;
+    app.get_option(option)->add_result(value);
+    app.get_option(option)->run_callback();
+  }
 }
 
 /// The options of a run that is continued: the command line that its folder keeps.
@@ -157,15 +189,27 @@ int run(int argc, const char* const* argv) {
   gain_app->footer(
       "experiments gain --data $SEGMED_DATA/hippocampus_msd --d0 10 --d1 60 --val 40 "
       "--hide classes:1 --policies supervised,partial_completion --seeds 3 --minutes 2 "
-      "--out runs/hippocampus");
+      "--out runs/hippocampus\n"
+      "experiments gain --preset seed0 --data DIR --out runs/seed0   (100 + 100 CT scans)");
   add_study(*gain_app, gain_options.study);
   add_budget(*gain_app, gain_options.budget);
   gain_app
       ->add_option("--policies", gain_options.policies, "supervised, and those to compare it with")
       ->delimiter(',');
   gain_app->add_option("--seeds", gain_options.seeds, "how many")->capture_default_str();
-  gain_app->add_option("--equal", gain_options.equal, "give M_0 and M_1 equal steps or minutes")
-      ->capture_default_str();
+  gain_app
+      ->add_option("--first-seed", gain_options.first_seed,
+                   "the first of them; else --seed, which draws D_val too")
+      ->check(CLI::NonNegativeNumber);
+  gain_app->add_option("--equal", gain_options.equal,
+                       "give M_0 and M_1 equal steps or minutes; else as the budget is given");
+  gain_app->add_flag("--warm-start", gain_options.warm_start,
+                     "M_1 starts from the weights of the M_0 of its seed");
+  std::string preset_name;
+  gain_app
+      ->add_option("--preset", preset_name,
+                   "fills the options that are not given: seed0, hippocampus")
+      ->check(CLI::IsMember({"seed0", "hippocampus"}));
   bool list_policies = false;
   gain_app->add_flag("--list-policies", list_policies, "print the policies and what they do");
 
@@ -198,6 +242,7 @@ int run(int argc, const char* const* argv) {
 
   try {
     app.parse(argc, argv);
+    if (!preset_name.empty()) preset(*gain_app, preset_name);
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? done : usage;
   }
@@ -231,7 +276,8 @@ int run(int argc, const char* const* argv) {
     return train(train_options);
   }
   if (list_policies) {
-    for (const PolicyEntry& entry : policies()) std::printf("%s  %s\n", entry.name, entry.sentence);
+    for (const PolicyEntry* entry : policies())
+      std::printf("%-20s %s\n", entry->name, entry->sentence);
     return done;
   }
   need(!gain_options.study.data.empty(), "gain", "--data");

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "session_folder.hpp"
 
+#include <cctype>
 #include <ctime>
 #include <filesystem>
 
@@ -14,9 +15,15 @@ namespace experiments {
 using namespace segmed;
 namespace fs = std::filesystem;
 
-std::string run_name(const std::string& policy, Index d0, Index d1, Index seed) {
-  return policy + "_d0-" + std::to_string(d0) + "_d1-" + std::to_string(d1) + "_seed-" +
-         std::to_string(seed);
+std::string run_name(const std::string& policy, Index d0, Index d1, Index seed,
+                     const std::string& hide) {
+  std::string name = policy + "_d0-" + std::to_string(d0) + "_d1-" + std::to_string(d1) + "_seed-" +
+                     std::to_string(seed);
+  if (hide.empty()) return name;
+  name += "_hide-";
+  for (const char c : hide)
+    name += std::isalnum(static_cast<unsigned char>(c)) || c == '.' ? c : '-';
+  return name;
 }
 
 void claim_folder(const std::string& out, const Json& settings) {
@@ -32,6 +39,10 @@ void claim_folder(const std::string& out, const Json& settings) {
   }
   remove_unfinished(out);
   const Json before = parse_json(read_bytes(path), path);
+  for (const auto& [name, value] : before.as_object())
+    require<ConfigError>(settings.has(name), "--out", out, ": holds another run, with ", name, ' ',
+                         value.dump(),
+                         "; give another folder, or the same options to go on with it");
   for (const auto& [name, value] : settings.as_object()) {
     const Json* old = before.find(name);
     require<ConfigError>(old != nullptr && *old == value, "--out", out,

@@ -7,9 +7,10 @@
 
 namespace experiments {
 
-/// Where a comparison keeps one model: policy, sizes and seed, below its runs/.
+/// Where a comparison keeps one model: policy, sizes and seed, below its runs/; and how labels were
+/// hidden, where it compares several ways.
 std::string run_name(const std::string& policy, segmed::Index d0, segmed::Index d1,
-                     segmed::Index seed);
+                     segmed::Index seed, const std::string& hide = {});
 
 /// Makes `out`, or checks that it holds this very run: `settings` are compared with those in
 /// out/settings.json.

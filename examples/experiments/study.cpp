@@ -60,15 +60,37 @@ Study::Study(const StudyOptions& options)
                        report.id, ": ", report.reasons.empty() ? "" : report.reasons.front());
   cohort_ = usable(std::move(cohort_), reports_);
   infos_ = infos_of(cohort_);
-  hide_ = Hide::parse(options.hide, cohort_.classes);
+  for (const std::string& text : options.hide) hides_.push_back(Hide::parse(text, cohort_.classes));
   d1_sizes_ = d1_.given() ? std::vector<Index>{Index(d1_.ids.size())}
                           : counts_of(options.d1.empty() ? "0" : options.d1, "--d1");
-  validation_ = val_.given() ? val_.ids
-                             : draw_validation(infos_, cohort_.classes.size(),
-                                               std::max<Index>(0, val_.count), options.seed);
-  for (const auto& id : validation_)
-    require<DataError>(infos_[std::size_t(index_of(id))].has_labels, "--val", "case ", id,
-                       " has no labels to compare with");
+  validation_ = val_.given()
+                    ? val_.ids
+                    : draw_validation(infos_without({&d0_.ids, &d1_.ids}), cohort_.classes.size(),
+                                      std::max<Index>(0, val_.count), options.seed);
+  check_whole(validation_, "--val");
+  check_whole(d0_.ids, "--d0");
+}
+
+void Study::check_whole(const std::vector<std::string>& ids, const char* option) const {
+  for (const auto& id : ids) {
+    const CaseInfo& info = infos_[std::size_t(index_of(id))];
+    require<DataError>(info.has_labels && info.annotated == cohort_.classes.all(), option, "case ",
+                       id, " annotates ", info.has_labels ? info.annotated.count() : 0, " of the ",
+                       cohort_.classes.size() - 1,
+                       " classes, and every one is needed here; put it into D_1, or give --classes "
+                       "those that it annotates");
+  }
+}
+
+std::vector<CaseInfo> Study::infos_without(
+    const std::vector<const std::vector<std::string>*>& given) const {
+  std::set<std::string> patients;
+  for (const auto* ids : given)
+    for (const auto& id : *ids) patients.insert(infos_[std::size_t(index_of(id))].patient);
+  std::vector<CaseInfo> left;
+  for (const CaseInfo& info : infos_)
+    if (!patients.count(info.patient)) left.push_back(info);
+  return left;
 }
 
 CaseSet Study::case_set(const std::string& text, const char* option) {
@@ -112,8 +134,8 @@ Index Study::quarantined() const {
 
 Split Study::split(std::uint64_t seed, Index d1) const {
   const Index largest = d1_.given() ? 0 : *std::max_element(d1_sizes_.begin(), d1_sizes_.end());
-  Split split = draw_split(infos_, cohort_.classes.size(), validation_, d0_.given() ? 0 : d0_.count,
-                           largest, seed);
+  Split split = draw_split(infos_without({&d0_.ids, &d1_.ids}), cohort_.classes.size(), validation_,
+                           d0_.given() ? 0 : d0_.count, largest, seed);
   if (d0_.given()) split.full = d0_.ids;
   if (d1_.given()) split.partial = d1_.ids;
   if (Index(split.partial.size()) > d1) split.partial.resize(std::size_t(d1));
@@ -121,15 +143,36 @@ Split Study::split(std::uint64_t seed, Index d1) const {
   return split;
 }
 
-std::vector<LoaderCase> Study::cases(const std::vector<std::string>& ids, bool hidden,
-                                     std::uint64_t seed) const {
+std::vector<LoaderCase> Study::cases(const std::vector<std::string>& ids) const {
   std::vector<LoaderCase> cases;
   for (const auto& id : ids) {
     const Index i = index_of(id);
-    const AnnotatedSet& known = infos_[std::size_t(i)].annotated;
-    cases.push_back({i, hidden ? hide_.left_of(known, id, seed) : known});
+    cases.push_back({i, infos_[std::size_t(i)].annotated});
   }
   return cases;
+}
+
+std::vector<LoaderCase> Study::hidden(const std::vector<std::string>& ids, std::size_t k,
+                                      std::uint64_t seed) const {
+  std::vector<LoaderCase> left = cases(ids);
+  Index before = 0, after = 0;
+  for (LoaderCase& one : left) {
+    before += one.left.count();
+    one.left = hides_[k].left_of(one.left, infos_[std::size_t(one.index)].id, seed);
+    after += one.left.count();
+  }
+  require<ConfigError>(before == 0 || after > 0 || hides_[k].mode == Hide::Mode::everything,
+                       "--hide", options_.hide[k], " leaves no label in the ", ids.size(),
+                       " cases of D_1; hide less, or say --hide everything");
+  return left;
+}
+
+double Study::hidden_part(const std::vector<std::string>& ids, std::size_t k,
+                          std::uint64_t seed) const {
+  Index before = 0, after = 0;
+  for (const LoaderCase& one : cases(ids)) before += one.left.count();
+  for (const LoaderCase& one : hidden(ids, k, seed)) after += one.left.count();
+  return before > 0 ? 1 - double(after) / double(before) : undefined;
 }
 
 Recipe Study::recipe(const std::vector<std::string>& training, bool long_training) const {

@@ -15,7 +15,7 @@ struct StudyOptions {
   std::string data;
   segmed::FolderOptions folder;
   std::string d0, d1, val;  // a count, a file of ids, or a folder; d1 may be a list of counts
-  std::string hide = "nothing";
+  std::vector<std::string> hide = {"nothing"};  // one way, or several of a sweep
   segmed::PlanOptions plan;
   std::string normalization;  // z_score, percentile, window:LOW:HIGH, none
   std::string network, loss, optimizer, flip;
@@ -41,9 +41,15 @@ class Study {
   const std::vector<std::string>& validation() const { return validation_; }
   /// D_0, D_1 (the `d1` first ones) and D_val of a seed.
   segmed::Split split(std::uint64_t seed, segmed::Index d1) const;
-  /// Cases by id, with what `hide` leaves of their labels for a seed.
-  std::vector<segmed::LoaderCase> cases(const std::vector<std::string>& ids, bool hidden,
-                                        std::uint64_t seed) const;
+  /// Cases by id, with all that was annotated.
+  std::vector<segmed::LoaderCase> cases(const std::vector<std::string>& ids) const;
+  /// Likewise, with what the k-th way of hiding leaves of their labels for a seed.
+  std::vector<segmed::LoaderCase> hidden(const std::vector<std::string>& ids, std::size_t k,
+                                         std::uint64_t seed) const;
+  /// The part of their annotations that is hidden then.
+  double hidden_part(const std::vector<std::string>& ids, std::size_t k, std::uint64_t seed) const;
+  /// The ways of hiding that were asked for.
+  const std::vector<std::string>& hides() const { return options_.hide; }
   /// Chosen from D_0 of a seed, for a short or a long training; options override it.
   Recipe recipe(const std::vector<std::string>& training, bool long_training) const;
   /// Predicts and scores cases; predictions go to `folder` as label files.
@@ -62,12 +68,17 @@ class Study {
  private:
   CaseSet case_set(const std::string& text, const char* option);
   segmed::Index index_of(const std::string& id) const;
+  /// The cases without the patients of some that were given by id.
+  std::vector<segmed::CaseInfo> infos_without(
+      const std::vector<const std::vector<std::string>*>& given) const;
+  /// Throws DataError for a case that does not annotate every class.
+  void check_whole(const std::vector<std::string>& ids, const char* option) const;
 
   StudyOptions options_;
   segmed::FolderCohort cohort_;
   std::vector<segmed::CaseReport> reports_;
   std::vector<segmed::CaseInfo> infos_;
-  segmed::Hide hide_;
+  std::vector<segmed::Hide> hides_;
   CaseSet d0_, d1_, val_;
   std::vector<segmed::Index> d1_sizes_;
   std::vector<std::string> validation_;

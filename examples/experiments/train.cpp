@@ -4,12 +4,15 @@
 
 #include "commands.hpp"
 #include "session_folder.hpp"
+#include <segmed/experiment/tables.hpp>
 
 namespace experiments {
 
 using namespace segmed;
 
 int train(const TrainOptions& options) {
+  require<ConfigError>(options.study.hide.size() == 1, "--hide",
+                       "train makes one model; give one way of hiding, or use experiments gain");
   Study study(options.study);
   const std::string& out = options.budget.out;
   const Index d1 = study.d1_sizes().back();
@@ -39,7 +42,7 @@ int train(const TrainOptions& options) {
   settings["seed"] = options.study.seed;
   settings["steps"] = options.budget.steps;
   settings["minutes"] = options.budget.minutes;
-  settings["hide"] = options.study.hide;
+  settings["hide"] = options.study.hide[0];
   settings["data"] = study.data_hash();
   settings["d0"] = Json::list(split.full);
   settings["d1"] = Json::list(split.partial);
@@ -47,14 +50,14 @@ int train(const TrainOptions& options) {
   settings["arguments"] = options.command_line;
   claim_folder(out, settings);
 
-  TrainJob job{study.cohort(), recipe, run_options(recipe, options.study.seed)};
-  job.options.name = options.policy;
-  job.options.steps = options.budget.steps, job.options.minutes = options.budget.minutes;
-  job.options.out = out, job.options.quiet = options.study.quiet;
-  job.options.full = study.cases(split.full, false, options.study.seed);
-  job.options.partial =
-      with_d1 ? study.cases(split.partial, true, options.study.seed) : std::vector<LoaderCase>{};
-  const RunReport report = train(options.policy, job);
+  RunOptions how = run_options(recipe, options.study.seed);
+  how.name = options.policy;
+  how.steps = options.budget.steps, how.minutes = options.budget.minutes;
+  how.out = out, how.quiet = options.study.quiet;
+  how.full = study.cases(split.full);
+  how.partial =
+      with_d1 ? study.hidden(split.partial, 0, options.study.seed) : std::vector<LoaderCase>{};
+  const RunReport report = train(options.policy, {{study.cohort(), how}, recipe, how});
   if (report.interrupted) {
     std::printf("stopped after %d steps; go on with: experiments train --resume %s\n",
                 int(report.steps), out.c_str());

@@ -1,23 +1,26 @@
 // SPDX-License-Identifier: Apache-2.0
-// How one run of any policy is started. A policy and a rank are compiled in a .cpp of their own, so
-// that nothing takes long to compile; everything above sees the table in policies.hpp.
+// How one run of any policy is started. Each policy has a .cpp of its own for both ranks; what is
+// the same for all of them is compiled once, in training.cpp and in the library.
 #pragma once
 #include "networks.hpp"
 #include "policies.hpp"
-#include <segmed/segmed.hpp>
+#include <segmed/experiment/run.hpp>
+#include <segmed/losses/composition.hpp>
+#include <segmed/losses/deep_supervision.hpp>
+#include <segmed/losses/entropy.hpp>
+#include <segmed/losses/partial.hpp>
+#include <segmed/losses/region.hpp>
 
 namespace experiments {
 
-/// The losses that the command line offers, as one type: a weight of zero leaves a part out.
-using ChosenLoss =
-    segmed::Sum<segmed::Weighted<segmed::Dice>, segmed::Weighted<segmed::CrossEntropy>>;
+/// The losses that the command line offers, as one type: a weight of zero leaves a part out. A
+/// network with one output is supervised at one resolution.
+using Losses = segmed::Sum<segmed::Weighted<segmed::Dice>, segmed::Weighted<segmed::CrossEntropy>>;
+using WholeLoss = segmed::DeepSupervision<Losses>;
+/// The same on fully annotated cases; where classes were not annotated they join the background.
+using PartialLoss = segmed::DeepSupervision<segmed::Marginal<Losses>>;
 
-inline ChosenLoss loss_of(const std::string& name) {
-  const float dice = name == "cross_entropy" ? 0.0f : 1.0f;
-  // Beside Dice, cross-entropy counts half: most voxels are background, which it learns first.
-  const float entropy = name == "dice" ? 0.0f : name == "dice_ce" ? 0.5f : 1.0f;
-  return {{dice, segmed::Dice{}}, {entropy, segmed::CrossEntropy{}}};
-}
+Losses losses_named(const std::string& name);
 
 /// The optimizers that the command line offers, as one type.
 struct ChosenOptimizer {
@@ -33,15 +36,68 @@ struct ChosenOptimizer {
   }
 };
 
-/// Trains a network of rank F::dim with the policy that `make(net)` returns.
-template <class F, class Make>
-segmed::RunReport train_with(const TrainJob& job, Make make) {
-  using Net = segmed::AnyNetwork<F>;
-  Net net = network_of<F>(job.recipe, job.options.seed);
+/// The network that a job starts with.
+template <class F>
+segmed::AnyNetwork<F> starting_network(const TrainJob& job);
+extern template segmed::AnyNetwork<Flat> starting_network<Flat>(const TrainJob&);
+extern template segmed::AnyNetwork<Solid> starting_network<Solid>(const TrainJob&);
+
+/// Trains a network of rank F::dim with the policy that `Make{}(net)` or `Make{}(net, job)`
+/// returns.
+template <class F, class Loss, class Make>
+segmed::RunReport train_with(const TrainJob& job) {
+  segmed::AnyNetwork<F> net = starting_network<F>(job);
   const ChosenOptimizer optimizer{job.recipe.rate, job.recipe.optimizer == "sgd"};
-  // A network with one output is supervised at one resolution: one loss type serves both.
-  return segmed::run(job.options, job.cohort, net,
-                     segmed::DeepSupervision{loss_of(job.recipe.loss)}, make(net), optimizer);
+  const auto trained = [&](auto policy) {
+    return segmed::run(job.options, job.data, net, Loss{{losses_named(job.recipe.loss)}}, policy,
+                       optimizer);
+  };
+  if constexpr (requires { Make{}(net, job); })
+    return trained(Make{}(net, job));
+  else
+    return trained(Make{}(net));
 }
 
+/// A row of the table of policies. `Make` is a lambda without captures that takes the starting
+/// network, of either rank. Labels of D_1 are learnt from with `Loss`, unless the policy has a term
+/// of its own for them.
+template <class Loss = PartialLoss, class Make>
+consteval PolicyEntry policy(const char* name, const char* sentence, Make,
+                             segmed::Index rounds = 1) {
+  return {name,  sentence, train_with<Flat, Loss, Make>, train_with<Solid, Loss, Make>,
+          false, rounds};
+}
+/// A row that trains on D_0 alone.
+template <class Make>
+consteval PolicyEntry baseline(const char* name, const char* sentence, Make make) {
+  PolicyEntry entry = policy<WholeLoss>(name, sentence, make);
+  entry.baseline = true;
+  return entry;
+}
+
+/// The network's type, in a lambda that takes it as `const auto&`.
+template <class Net>
+using Of = std::remove_cvref_t<Net>;
+
 }  // namespace experiments
+
+// Compiled in training.cpp, which says what EXPERIMENTS_TEMPLATE is.
+#if !defined(EXPERIMENTS_TEMPLATE)
+#define EXPERIMENTS_TEMPLATE extern template
+#endif
+namespace segmed {
+
+#define OF_RANK(F)                                                                          \
+  EXPERIMENTS_TEMPLATE class AnyNetwork<F>;                                                 \
+  EXPERIMENTS_TEMPLATE Scalar<F> voxel_loss(const experiments::Losses&, const F&,           \
+                                            const Labels<Cpu>&);                            \
+  EXPERIMENTS_TEMPLATE Scalar<F> voxel_loss(const Marginal<experiments::Losses>&, const F&, \
+                                            const Labels<Cpu>&);                            \
+  EXPERIMENTS_TEMPLATE class SemiStep<AnyNetwork<F>, experiments::WholeLoss>;               \
+  EXPERIMENTS_TEMPLATE class SemiStep<AnyNetwork<F>, experiments::PartialLoss>
+OF_RANK(experiments::Flat);
+OF_RANK(experiments::Solid);
+#undef OF_RANK
+#undef EXPERIMENTS_TEMPLATE
+
+}  // namespace segmed

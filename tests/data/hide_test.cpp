@@ -48,6 +48,30 @@ TEST_SUITE("data/hide") {
     CHECK(Hide::parse("probability:1", five).left_of(five.all(), "x", 1).none());
     CHECK(Hide::parse("probability:0", five).left_of(five.all(), "x", 1) == five.all());
   }
+  TEST_CASE("keep:K leaves K classes, fraction:P hides that part, cases:P whole cases") {
+    const Hide keep = Hide::parse("keep:1", five), part = Hide::parse("fraction:0.4", five),
+               cases = Hide::parse("cases:0.25", five);
+    Index whole = 0, empty = 0;
+    for (int i = 0; i < 1000; ++i) {
+      const std::string id = std::to_string(i);
+      CHECK(keep.left_of(five.all(), id, 3).count() == 1);
+      CHECK(part.left_of(five.all(), id, 3).count() == 3);
+      whole += cases.left_of(five.all(), id, 3) == five.all();
+      empty += cases.left_of(five.all(), id, 3).none();
+    }
+    CHECK(whole + empty == 1000);
+    CHECK(empty > 200);
+    CHECK(empty < 300);
+    CHECK(Hide::parse("keep:7", ClassTable::of({"a", "b", "c", "d", "e", "f", "g"}))
+              .left_of(five.all(), "x", 1) == five.all());
+  }
+  TEST_CASE("named:A+B hides those classes in every case") {
+    const Hide hide = Hide::parse("named:b+e", five);
+    CHECK(hide.left_of(five.all(), "x", 1) == five.all().without(2).without(5));
+    CHECK_THROWS_WITH_AS(Hide::parse("named:b+q", five),
+                         doctest::Contains("names no class \"q\"; there are"), ConfigError);
+    CHECK_THROWS_AS(Hide::parse("named:", five), ConfigError);
+  }
   TEST_CASE("everything leaves nothing, nothing leaves everything") {
     CHECK(Hide::parse("everything", five).left_of(five.all(), "x", 1).none());
     CHECK(Hide::parse("nothing", five).left_of(five.all(), "x", 1) == five.all());
@@ -87,8 +111,9 @@ TEST_SUITE("data/hide") {
     CHECK_THROWS_AS(Hide::parse("probability:0.5x", five), ConfigError);
     CHECK_THROWS_AS(Hide::parse("everything:1", five), ConfigError);
     CHECK_THROWS_WITH_AS(Hide::parse("some", five),
-                         "segmed: hide: \"some\" is none of nothing, classes:K, probability:P, "
-                         "centres:FILE, everything",
+                         "segmed: hide: \"some\" is none of nothing, classes:K, keep:K, "
+                         "fraction:P, probability:P, named:CLASS+CLASS, cases:P, centres:FILE, "
+                         "everything",
                          ConfigError);
   }
   TEST_CASE("hidden classes become background and leave the annotated set") {

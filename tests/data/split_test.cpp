@@ -148,9 +148,11 @@ TEST_SUITE("data/split") {
         DataError);
     wrong = {};
     wrong.full = {"case103"}, wrong.validation = {"case126"};  // both of patient p3
-    CHECK_THROWS_WITH_AS(check_split(wrong, all),
-                         "segmed: split: patient p3 is in D_0 and in D_val (case case126)",
-                         DataError);
+    CHECK_THROWS_WITH_AS(
+        check_split(wrong, all),
+        "segmed: split: patient p3 is in D_0 and in D_val (case case126); keep all cases "
+        "of a patient in one of them",
+        DataError);
     wrong.full = {"nobody"};
     CHECK_THROWS_WITH_AS(check_split(wrong, all),
                          "segmed: split: case nobody of D_0 is not in the data set", DataError);

@@ -71,7 +71,8 @@ TEST_SUITE("experiment/commands") {
     CHECK(results.runs[1].d1 == 2);
     CHECK(results.runs[0].cases.size() == 2);
     CHECK(results.gains.size() == 1);
-    for (const char* name : {"report.html", "results.csv", "table.tex", "manifest.json"})
+    for (const char* name : {"report.html", "results.csv", "gains.csv", "classes.csv",
+                             "classes.tex", "table.tex", "manifest.json"})
       CHECK(fs::exists(here.folder / "runs" / name));
     CHECK(parse_json(read_bytes((here.folder / "runs/manifest.json").string()), "manifest")
               .at("hooks")
@@ -94,6 +95,77 @@ TEST_SUITE("experiment/commands") {
     CHECK(here.said().find("not trained on mirrored patches") != std::string::npos);
     CHECK(here.run("convert labels/ct.nii.gz turned.nii --orient LPS") == 0);
     CHECK(fs::exists(here.folder / "turned.nii"));
+  }
+  TEST_CASE("a comparison sweeps sizes and ways of hiding, warm, and is extended by a seed") {
+    const Workplace here;
+    if (!here.binary) {
+      MESSAGE("skipped: SEGMED_EXPERIMENTS does not name the binary");
+      return;
+    }
+    REQUIRE(here.run("phantom --cases 7 --organs 3 --extent 24,24,24 --spacing 16 --out data") ==
+            0);
+    const std::string gain =
+        "gain --preset seed0 --classes spleen,kidney_right,kidney_left --data data --d0 2 --d1 1,2 "
+        "--val 2 --hide keep:1,everything --policies mean_teacher --warm-start --steps 2 "
+        "--spacing 16,16,16 --out runs" +
+        small;
+    CHECK_MESSAGE(here.run(gain + "--seeds 1 --first-seed 4") == 0, here.said());
+    Results results = read_results((here.folder / "runs/results.json").string());
+    REQUIRE(results.runs.size() == 5);  // M_0 comes first, asked for or not
+    CHECK(results.runs[0].policy == "supervised");
+    CHECK_FALSE(results.runs[0].warm);
+    const RunResult* kept = results.find("mean_teacher", 4, 2, 2, "keep:1");
+    REQUIRE(kept != nullptr);
+    CHECK(kept->warm);
+    CHECK(kept->hidden == doctest::Approx(2.0 / 3));
+    CHECK(results.find("mean_teacher", 4, 2, 1, "everything")->hidden == 1);
+    CHECK(results.gains.size() == 4);
+    CHECK(fs::exists(here.folder / "runs/runs/mean_teacher_d0-2_d1-2_seed-4_hide-keep-1"));
+    CHECK(fs::exists(here.folder / "runs/gains.csv"));
+    CHECK_MESSAGE(here.run(gain + "--seeds 2 --first-seed 4") == 0, here.said());
+    CHECK(here.said().find("5 of 10 runs are finished") != std::string::npos);
+    CHECK(here.said().find("With ") != std::string::npos);
+    results = read_results((here.folder / "runs/results.json").string());
+    CHECK(results.runs.size() == 10);
+    CHECK(results.gains[0].seeds.size() == 2);
+  }
+  TEST_CASE("what is wrong with the cases is said before anything is trained") {
+    const Workplace here;
+    if (!here.with_cohort()) return;
+    std::ofstream(here.folder / "a") << "s0000\ns0001\n";
+    std::ofstream(here.folder / "b") << "s0001\ns0002\n";
+    const auto says = [&](const std::string& options, int code, const std::string& text) {
+      CHECK_MESSAGE(here.run("gain --data data --out out --steps 1 --policies partial_labels " +
+                             options + small) == code,
+                    here.said());
+      CHECK_MESSAGE(here.said().find(text) != std::string::npos, here.said());
+      CHECK_FALSE(fs::exists(here.folder / "out"));
+    };
+    says("--d0 a --d1 b --val 1", 3, "s0001 stands twice, in D_0 and in D_1; take it out");
+    says("--d0 a --d1 1 --val b", 3, "stands twice");
+    says("--d0 1 --d1 9 --val 1", 3, "D_1 shall have 9 cases, but only 2 are left; ask for fewer");
+    says("--d0 9 --d1 1 --val 1", 3, "D_0 shall have 9 cases");
+    says("--d0 1 --d1 1 --val 9", 3, "D_val shall have 9 cases");
+    says("--d0 1 --d1 1 --val 1 --hide classes:2", 2, "leaves no label in the 1 cases of D_1");
+    says("--d0 1 --d1 0 --val 1", 2, "give --d1 the number");
+    says("--d0 1 --d1 1", 2, "give --val the number");
+    says("--d0 1 --d1 1 --val 1 --seeds 0", 2, "--seeds");
+    CHECK(here.run("gain --data data --out out --steps 1 --d0 1 --d1 1 --val 1 --policies "
+                   "supervised") == 2);
+    fs::remove(here.folder / "data/s0001/segmentations/spleen.nii.gz");
+    says("--d0 1 --d1 1 --val a", 3, "case s0001 annotates 1 of the 2 classes");
+    says("--d0 a --d1 1 --val 1", 3, "put it into D_1, or give --classes");
+  }
+  TEST_CASE("the policies are listed without any other option") {
+    const Workplace here;
+    if (!here.binary) {
+      MESSAGE("skipped: SEGMED_EXPERIMENTS does not name the binary");
+      return;
+    }
+    CHECK(here.run("gain --list-policies") == 0);
+    for (const char* name :
+         {"supervised ", "partial_labels ", "mean_teacher ", "partial_completion "})
+      CHECK(("\n" + here.said()).find(std::string("\n") + name) != std::string::npos);
   }
   TEST_CASE("a 2-D network is trained slice by slice, with mirrored patches") {
     const Workplace here;

@@ -166,6 +166,38 @@ TEST_SUITE("experiment/report") {
     compare_runs(one.results);
     CHECK_FALSE(has(report_html(one), "Gain over the size of D"));
   }
+  TEST_CASE("several ways of hiding have a column and a curve, three policies a ranking") {
+    ReportInput input = example(0.05);
+    CHECK_FALSE(has(report_html(input), "Hidden</th>"));
+    CHECK_FALSE(has(report_html(input), "<h2>Ranking</h2>"));
+    CHECK(has(report_html(input), "both of a seed began with the same weights"));
+    const auto runs = input.results.runs;
+    for (RunResult one : runs) {
+      if (one.d1 == 0) continue;
+      one.hide = "everything", one.hidden = 1, one.warm = true;
+      one.policy = "mean_teacher";
+      input.results.runs.push_back(one);
+      one.policy = "partial_completion";
+      input.results.runs.push_back(one);
+    }
+    for (RunResult& one : input.results.runs)
+      if (one.d1 > 0 && one.hide.empty()) one.hide = "classes:1", one.hidden = 0.5;
+    compare_runs(input.results);
+    const std::string html = report_html(input);
+    CHECK(balanced(html));
+    CHECK(has(html, "Hidden</th>"));
+    CHECK(has(html, "classes:1 (50 %)"));
+    CHECK(has(html, "Gain over what is hidden"));
+    CHECK(has(html, "began with the final weights of the M"));
+    for (RunResult one : runs)
+      if (one.d1 > 0) {
+        one.policy = "mean_teacher", one.hide = "classes:1", one.hidden = 0.5;
+        input.results.runs.push_back(one);
+      }
+    compare_runs(input.results);
+    CHECK(has(report_html(input), "<h2>Ranking</h2>"));
+    CHECK(balanced(report_html(input)));
+  }
   TEST_CASE("a page without a comparison, and one without a run, can be read") {
     ReportInput input;
     CHECK(balanced(report_html(input)));

@@ -11,7 +11,7 @@
 
 #include <segmed/core/json.hpp>
 #include <segmed/core/random.hpp>
-#include <segmed/experiment/results.hpp>
+#include <segmed/experiment/tables.hpp>
 
 using namespace segmed;
 
@@ -25,7 +25,7 @@ struct Folder {
     REQUIRE(mkdtemp(path.data()) != nullptr);
   }
   ~Folder() {
-    for (const char* name : {"results.json", "results.csv", "table.tex", "a.txt"})
+    for (const char* name : {"results.json", "results.csv", "gains.csv", "table.tex", "a.txt"})
       ::unlink((path + "/" + name).c_str());
     ::rmdir(path.c_str());
   }
@@ -148,9 +148,52 @@ TEST_SUITE("experiment/results") {
     CHECK(read_bytes(folder.path + "/table.tex").find("partial\\_completion & 10 & 60") !=
           std::string::npos);
     const std::string csv = read_bytes(folder.path + "/results.csv");
-    CHECK(csv.find("policy,seed,d0,d1,minutes,steps,case,class,dice,hd95_mm\n") == 0);
-    CHECK(csv.find("supervised,0,10,0,2,240,case_3,Posterior,,\n") != std::string::npos);
+    CHECK(csv.find("policy,seed,d0,d1,minutes,steps,case,class,dice,hd95_mm,hide,"
+                   "warm_start\n") == 0);
+    CHECK(csv.find("supervised,0,10,0,2,240,case_3,Posterior,,,,0\n") != std::string::npos);
     CHECK(csv.find("case_5,Posterior") == std::string::npos);
+  }
+  TEST_CASE("ways of hiding are kept apart, and results from before there were any are read") {
+    Results results = example();
+    for (Index seed = 0; seed < 3; ++seed) {
+      results.runs.push_back(run("partial_completion", seed, 60, 0.01));
+      results.runs.back().hide = "classes:1", results.runs.back().hidden = 0.5;
+      results.runs.back().warm = true;
+    }
+    compare_runs(results);
+    REQUIRE(results.gains.size() == 2);
+    CHECK(results.hides_differ());
+    CHECK(results.gains[0].hide.empty());
+    CHECK(results.gains[1].hide == "classes:1");
+    CHECK(results.gains[1].hidden == 0.5);
+    CHECK(results.gains[1].gain == doctest::Approx(0.01));
+    CHECK(results.best() == &results.gains[0]);
+    CHECK(results.runs_of(results.gains[1]).size() == 3);
+    const Results back = results_of(to_json(results));
+    CHECK(to_json(back) == to_json(results));
+    CHECK(back.runs.back().warm);
+    CHECK(gains_csv(back).find("\npartial_completion,10,60,classes:1,0.5,3,") != std::string::npos);
+    CHECK(to_tex(back).find("classes:1 & 10 & 60") != std::string::npos);
+    const Json old = parse_json(
+        R"({"classes":["a"],"runs":[{"policy":"p","seed":0,"d0":1,"d1":2,"minutes":1,"steps":1,)"
+        R"("cases":[{"id":"x","dice":{"a":1}}]}],"gains":[]})",
+        "old");
+    CHECK(results_of(old).runs[0].hide.empty());
+    CHECK_FALSE(results_of(old).runs[0].warm);
+  }
+  TEST_CASE("the result is read out in a sentence") {
+    CHECK(reading(Results{}).empty());
+    Results results;
+    results.gains.push_back({"mean_teacher", 5, 100, 0.02, 0.01, 0.03, 0.0004, {0.02}});
+    CHECK(reading(results) ==
+          "With 100 further cases, mean_teacher gains 0.0200 Dice over 5 annotated cases alone "
+          "(95 % interval +0.0100 to +0.0300, p < 0.001).");
+    results.gains[0] = {"mean_teacher", 1, 1, -0.02, -0.03, 0.01, 0.2, {}};
+    CHECK(reading(results) ==
+          "With 1 further case, mean_teacher makes no clear difference to 1 annotated case alone: "
+          "-0.0200 Dice (95 % interval -0.0300 to +0.0100, p = 0.200).");
+    results.gains[0].high = -0.01;
+    CHECK(reading(results).find("loses 0.0200 Dice against 1 annotated case") != std::string::npos);
   }
   TEST_CASE("a results.json that is something else is refused") {
     const Folder folder;

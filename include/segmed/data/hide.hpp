@@ -64,15 +64,32 @@ inline std::vector<ClassList> read_class_lists(const std::string& path, const Cl
 
 /// Hides labels of fully annotated cases, so that they become the D_1 of an experiment.
 struct Hide {
-  enum class Mode { nothing, classes, probability, centers, everything };
+  enum class Mode {
+    nothing,
+    classes,
+    keep,
+    fraction,
+    probability,
+    named,
+    cases,
+    centers,
+    everything
+  };
   Mode mode = Mode::nothing;
-  Index count = 0;        // classes: how many of each case's annotated classes are hidden
-  float probability = 0;  // probability: of each class of each case
+  Index count = 0;  // classes, keep: how many of each case's annotated classes are hidden, stay
+  float probability = 0;    // probability: of each class of each case; cases: of each case;
+                            // fraction: the part of each case's annotated classes that is hidden
+  AnnotatedSet named = {};  // named: hidden in every case
   std::vector<ClassList>
       centers;  // centers: each case is given to one of them, which annotates these
 
-  /// Reads "nothing", "classes:K", "probability:P", "centres:FILE" (or "centers:FILE") or
-  /// "everything".
+  /// What `parse` reads.
+  static constexpr const char* forms =
+      "nothing, classes:K, keep:K, fraction:P, probability:P, named:CLASS+CLASS, cases:P, "
+      "centres:FILE, everything";
+
+  /// Reads one of `forms` ("centers:FILE" too): K classes of each case are hidden or stay; the part
+  /// P of them; each with probability P; these in every case; all of a case with probability P.
   ///
   ///   throws   ConfigError for another text or a number out of range
   static Hide parse(const std::string& text, const ClassTable& classes) {
@@ -87,20 +104,32 @@ struct Hide {
       return read;
     };
     Hide hide;
-    if (word == "classes") {
+    if (word == "classes" || word == "keep") {
       const double read = number(0, double(classes.size() - 1));
       require<ConfigError>(read == std::floor(read), "hide", "\"", text,
                            "\" needs a whole number after the colon");
-      hide.mode = Mode::classes, hide.count = Index(read);
-    } else if (word == "probability") {
-      hide.mode = Mode::probability, hide.probability = float(number(0, 1));
+      hide.mode = word == "keep" ? Mode::keep : Mode::classes, hide.count = Index(read);
+    } else if (word == "probability" || word == "fraction" || word == "cases") {
+      hide.mode = word == "cases"      ? Mode::cases
+                  : word == "fraction" ? Mode::fraction
+                                       : Mode::probability;
+      hide.probability = float(number(0, 1));
+    } else if (word == "named") {
+      hide.mode = Mode::named;
+      for (std::size_t at = 0, end; at <= value.size(); at = end + 1) {
+        end = std::min(value.find('+', at), value.size());
+        const Index found = classes.find(value.substr(at, end - at));
+        require<ConfigError>(found > 0, "hide", "\"", text, "\" names no class \"",
+                             value.substr(at, end - at), "\"; there are ", classes.text());
+        hide.named = hide.named.with(found);
+      }
     } else if (word == "centres" || word == "centers") {
       hide.mode = Mode::centers, hide.centers = read_class_lists(value, classes);
       require<ConfigError>(!hide.centers.empty(), "hide", value, " names no center");
     } else {
       require<ConfigError>(
           colon == std::string::npos && (word == "everything" || word == "nothing"), "hide", "\"",
-          text, "\" is none of nothing, classes:K, probability:P, centres:FILE, everything");
+          text, "\" is none of ", forms);
       hide.mode = word == "everything" ? Mode::everything : Mode::nothing;
     }
     return hide;
@@ -115,14 +144,22 @@ struct Hide {
       if (before.has(c)) classes.push_back(c);
     AnnotatedSet after = before;
     if (mode == Mode::everything) after = {};
-    if (mode == Mode::classes) {
-      const auto order = shuffled(Index(classes.size()), random);
-      for (Index k = 0; k < std::min(count, Index(classes.size())); ++k)
+    if (mode == Mode::classes || mode == Mode::keep || mode == Mode::fraction) {
+      const Index all = Index(classes.size());
+      const Index hidden = mode == Mode::classes ? std::min(count, all)
+                           : mode == Mode::keep  ? all - std::min(count, all)
+                                                 : Index(std::lround(probability * float(all)));
+      const auto order = shuffled(all, random);
+      for (Index k = 0; k < hidden; ++k)
         after = after.without(classes[std::size_t(order[std::size_t(k)])]);
     }
     if (mode == Mode::probability)
       for (const Index c : classes)
         if (random.uniform(c) < probability) after = after.without(c);
+    if (mode == Mode::cases && random.uniform(0) < probability) after = {};
+    if (mode == Mode::named)
+      for (const Index c : classes)
+        if (named.has(c)) after = after.without(c);
     if (mode == Mode::centers && !centers.empty()) {
       const ClassList& center = centers[std::size_t(random.below(0, Index(centers.size())))];
       for (const Index c : classes)

@@ -112,9 +112,10 @@ inline std::vector<std::string> draw_validation(const std::vector<CaseInfo>& cas
       count, [&](const CaseInfo& info) { return info.part == Part::validation && labelled(info); });
   const auto more = order.take(count - Index(ids.size()), labelled);
   ids.insert(ids.end(), more.begin(), more.end());
-  require<DataError>(count < 0 || Index(ids.size()) == count, "split", "D_val shall have ", count,
-                     " cases, but only ", ids.size(),
-                     " have every class annotated and are outside of the test split");
+  require<DataError>(
+      count < 0 || Index(ids.size()) == count, "split", "D_val shall have ", count,
+      " cases, but only ", ids.size(),
+      " have every class annotated and are outside of the test split; ask for fewer");
   std::sort(ids.begin(), ids.end());
   return ids;
 }
@@ -211,10 +212,11 @@ inline void check_split(const Split& split, const std::vector<CaseInfo>& cases) 
                          " of ", name, " is in the test split that the data set declares");
       const auto [earlier, first_time] = part_of_case.emplace(id, name);
       require<DataError>(first_time, "split", "case ", id, " stands twice, in ", earlier->second,
-                         " and in ", name);
+                         " and in ", name, "; take it out of one of them");
       const auto [place, fresh] = part_of_patient.emplace(info.patient, name);
       require<DataError>(fresh || place->second == name, "split", "patient ", info.patient,
-                         " is in ", place->second, " and in ", name, " (case ", id, ")");
+                         " is in ", place->second, " and in ", name, " (case ", id,
+                         "); keep all cases of a patient in one of them");
     }
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 #include <algorithm>
 #include <cmath>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -12,18 +13,19 @@
 #include <segmed/experiment/overlay.hpp>
 #include <segmed/experiment/png.hpp>
 #include <segmed/experiment/report_input.hpp>
+#include <segmed/experiment/report_page.hpp>
 #include <segmed/experiment/report_style.hpp>
 #include <segmed/experiment/results.hpp>
+#include <segmed/experiment/tables.hpp>
 #include <segmed/train/metrics.hpp>
 
 namespace segmed {
 
 /// Builds the page part by part.
-class Report {
+class Report : ReportPage {
  public:
-  explicit Report(const ReportInput& input) : in_(input) {
-    for (const GainResult& gain : in_.results.gains)
-      if (best_ == nullptr || gain.gain > best_->gain) best_ = &gain;
+  explicit Report(const ReportInput& input)
+      : in_(input), best_(input.results.best()), hides_(input.results.hides_differ()) {
     for (const RunResult& run : in_.results.runs)
       if (run.policy != in_.baseline && place(run.policy) == policies_.size())
         policies_.push_back(run.policy);
@@ -39,70 +41,30 @@ class Report {
         "</style></head>\n<body><main>\n";
     headline();
     gains();
+    ranking();
     per_class();
     examples();
     curves();
     runs();
     rules();
-    manifest();
+    manifest(in_.manifest);
     return out_ + "</main></body></html>\n";
   }
 
  private:
-  // A number with a true minus sign.
-  static std::string shown(double value, int decimals = 4, bool sign = false) {
-    const std::string text = fixed(value, decimals, sign);
-    if (text == "-") return "<span class=\"quiet\">–</span>";
-    return text[0] == '-' ? "\xE2\x88\x92" + text.substr(1) : text;
-  }
-  static std::string tinted(double value, const std::string& text) {
-    if (!(value > 0 || value < 0)) return text;
-    return std::string("<span class=\"") + (value > 0 ? "up" : "down") + "\">" + text + "</span>";
-  }
-  static std::string p_phrase(double p) {
-    const std::string text = escaped(p_text(p));
-    return text[0] == '&' ? "p " + text : "p = " + text;
-  }
-  static std::string count(Index n, const char* one, const char* many) {
-    return std::to_string(n) + " " + (n == 1 ? one : many);
-  }
-  static std::string swatch(Index label) {
-    return "<i class=\"swatch\" style=\"background:" + css_color(class_color(label)) + "\"></i>";
-  }
   std::size_t place(const std::string& policy) const {
     return std::size_t(std::find(policies_.begin(), policies_.end(), policy) - policies_.begin());
   }
   int color(const std::string& policy) const {
     return policy == in_.baseline ? 0 : int(place(policy)) + 1;
   }
-  double over_seeds(const std::string& policy, Index d0, Index d1,
-                    double (RunResult::*score)() const) const {
+  std::vector<const RunResult*> before(const GainResult& gain) const {
+    return in_.results.runs_of(in_.baseline, gain.d0, 0);
+  }
+  static double class_mean(const std::vector<const RunResult*>& runs, std::size_t c) {
     DefinedMean mean;
-    for (const RunResult* run : in_.results.runs_of(policy, d0, d1)) mean.add((run->*score)());
+    for (const RunResult* run : runs) mean.add(run->class_mean(&CaseResult::dice, c));
     return mean.value();
-  }
-  double class_over_seeds(const std::string& policy, Index d0, Index d1, std::size_t c) const {
-    DefinedMean mean;
-    for (const RunResult* run : in_.results.runs_of(policy, d0, d1))
-      mean.add(run->class_mean(&CaseResult::dice, c));
-    return mean.value();
-  }
-  void heading(const std::string& text, const std::string& lead = {}) {
-    out_ += "<h2>" + escaped(text) + "</h2>\n";
-    if (!lead.empty()) out_ += "<p class=\"quiet\">" + typeset(lead) + "</p>\n";
-  }
-  void tile(const std::string& value, const std::string& caption) {
-    out_ += "<div class=\"tile\"><b>" + value + "</b><span>" + caption + "</span></div>\n";
-  }
-  void cell(const std::string& text) { out_ += "<td>" + text + "</td>"; }
-  void open_table(const std::vector<std::string>& heads) {
-    out_ += "<div class=\"wide\"><table><thead><tr>";
-    for (const std::string& head : heads) out_ += "<th scope=\"col\">" + typeset(head) + "</th>";
-    out_ += "</tr></thead><tbody>\n";
-  }
-  void close_table() { out_ += "</tbody></table></div>\n"; }
-  void figure(const std::string& svg, const std::string& caption) {
-    out_ += "<figure>" + svg + "<figcaption>" + typeset(caption) + "</figcaption></figure>\n";
   }
 
   void headline() {
@@ -121,7 +83,8 @@ class Report {
     }
     const GainResult& gain = *best_;
     const std::string size = tinted(gain.gain, shown(std::abs(gain.gain)) + " Dice");
-    const std::string extra = count(gain.d1, "further case", "further cases");
+    const std::string extra = count(gain.d1, "further case", "further cases") +
+                              (hides_ ? " (" + escaped(gain.hide) + " hidden)" : "");
     const std::string policy = escaped(gain.policy);
     const std::string evidence = " (95 % interval " + shown(gain.low, 4, true) + " to " +
                                  shown(gain.high, 4, true) + ", " + p_phrase(gain.p) + ").";
@@ -135,15 +98,14 @@ class Report {
               tinted(gain.gain, shown(gain.gain, 4, true) + " Dice") + evidence;
     out_ += "</p>\n";
     about();
-    const double before = over_seeds(in_.baseline, gain.d0, 0, &RunResult::mean_dice);
-    const double after = over_seeds(gain.policy, gain.d0, gain.d1, &RunResult::mean_dice);
     const Index up =
         std::count_if(gain.seeds.begin(), gain.seeds.end(), [](double seed) { return seed > 0; });
     out_ += "<div class=\"tiles\">\n";
     tile(tinted(gain.gain, shown(gain.gain, 4, true)), "gain in mean Dice");
-    tile(shown(before), "M<sub>0</sub>: " + escaped(in_.baseline) +
-                            ", |D<sub>0</sub>| = " + std::to_string(gain.d0));
-    tile(shown(after),
+    tile(shown(over_runs(before(gain), &RunResult::mean_dice)),
+         "M<sub>0</sub>: " + escaped(in_.baseline) +
+             ", |D<sub>0</sub>| = " + std::to_string(gain.d0));
+    tile(shown(over_runs(in_.results.runs_of(gain), &RunResult::mean_dice)),
          "M<sub>1</sub>: " + policy + ", |D<sub>1</sub>| = " + std::to_string(gain.d1));
     tile(std::to_string(up) + " of " + std::to_string(gain.seeds.size()),
          gain.seeds.size() == 1 ? "seed gains" : "seeds gain");
@@ -169,54 +131,125 @@ class Report {
     const auto& all = in_.results.gains;
     if (all.empty()) return;
     heading("Gain of each policy",
-            "M_1 saw D_0 and D_1, M_0 only D_0; both of a seed began with the same weights and saw "
-            "the same stream of D_0.");
-    open_table({"Policy", "|D_0|", "|D_1|", "Dice of M_0", "Dice of M_1", "Gain", "95 % interval",
-                "p", "HD95, mm"});
+            std::string("M_1 saw D_0 and D_1, M_0 only D_0; ") +
+                (warm() ? "M_1 began with the final weights of the M_0 of its seed, so that it was "
+                          "trained for both budgets; both saw"
+                        : "both of a seed began with the same weights and saw") +
+                " the same stream of D_0.");
+    std::vector<std::string> heads = {"Policy", "|D_0|", "|D_1|"};
+    if (hides_) heads.push_back("Hidden");
+    for (const char* head :
+         {"Dice of M_0", "Dice of M_1", "Gain", "95 % interval", "p", "HD95, mm"})
+      heads.push_back(head);
+    open_table(heads);
     for (const GainResult& gain : all) {
       out_ += "<tr><th scope=\"row\">" + escaped(gain.policy) + "</th>";
       cell(std::to_string(gain.d0));
       cell(std::to_string(gain.d1));
-      cell(shown(over_seeds(in_.baseline, gain.d0, 0, &RunResult::mean_dice)));
-      cell(shown(over_seeds(gain.policy, gain.d0, gain.d1, &RunResult::mean_dice)));
+      if (hides_) cell(hiding(gain));
+      const auto m0 = before(gain), m1 = in_.results.runs_of(gain);
+      cell(shown(over_runs(m0, &RunResult::mean_dice)));
+      cell(shown(over_runs(m1, &RunResult::mean_dice)));
       cell("<b>" + tinted(gain.gain, shown(gain.gain, 4, true)) + "</b>");
       cell(shown(gain.low, 4, true) + " to " + shown(gain.high, 4, true));
       cell(escaped(p_text(gain.p)));
-      cell(shown(over_seeds(in_.baseline, gain.d0, 0, &RunResult::mean_hd95), 1) + " → " +
-           shown(over_seeds(gain.policy, gain.d0, gain.d1, &RunResult::mean_hd95), 1));
+      cell(shown(over_runs(m0, &RunResult::mean_hd95), 1) + " → " +
+           shown(over_runs(m1, &RunResult::mean_hd95), 1));
       out_ += "</tr>\n";
     }
     close_table();
     out_ += "<div class=\"charts\">\n";
     DotChart dots{"Gain in mean Dice", "gain in mean Dice", {}};
     for (const GainResult& gain : all)
-      dots.rows.push_back({gain.policy + ", |D₁| = " + std::to_string(gain.d1), color(gain.policy),
-                           gain.gain, gain.low, gain.high, gain.seeds});
+      dots.rows.push_back({gain.policy + ", |D₁| = " + std::to_string(gain.d1) +
+                               (hides_ ? ", " + gain.hide + " hidden" : ""),
+                           color(gain.policy), gain.gain, gain.low, gain.high, gain.seeds});
     figure(to_svg(dots), "Large dot: mean over seeds. Bar: 95 % interval. Small dots: each seed.");
-    gain_curve();
+    gain_curve("Gain over the size of D₁", "cases in D₁",
+               "Gain over |D_1| at |D_0| = " + std::to_string(best_->d0) +
+                   (hides_ ? ", " + best_->hide + " hidden." : "."),
+               true, [&](const GainResult& gain) {
+                 return gain.hide == best_->hide ? double(gain.d1) : undefined;
+               });
+    if (hides_)
+      gain_curve("Gain over what is hidden of D₁", "hidden annotations of D₁, %",
+                 "Gain over the part of D_1's annotations that is hidden, at |D_1| = " +
+                     std::to_string(best_->d1) + ".",
+                 false, [&](const GainResult& gain) {
+                   return gain.d1 == best_->d1 ? 100 * gain.hidden : undefined;
+                 });
     out_ += "</div>\n";
   }
+  bool warm() const {
+    return std::any_of(in_.results.runs.begin(), in_.results.runs.end(),
+                       [](const RunResult& run) { return run.warm; });
+  }
+  static std::string hiding(const GainResult& gain) {
+    const bool partly = gain.hidden > 0 && gain.hidden < 1;
+    return escaped(gain.hide) + (partly ? " (" + fixed(100 * gain.hidden, 0) + " %)" : "");
+  }
 
-  void gain_curve() {
-    LineChart chart{"Gain over the size of D₁", "cases in D₁", "gain in mean Dice", {}, true};
+  /// The policies with the largest gains.
+  std::set<std::string> leading(std::size_t most) const {
+    std::vector<const GainResult*> order;
+    for (const GainResult& gain : in_.results.gains) order.push_back(&gain);
+    std::stable_sort(order.begin(), order.end(),
+                     [](const GainResult* a, const GainResult* b) { return a->gain > b->gain; });
+    std::set<std::string> names;
+    for (const GainResult* gain : order)
+      if (names.size() < most) names.insert(gain->policy);
+    return names;
+  }
+
+  /// The gains of each policy over `x` of them, where it has two values or more.
+  template <class X>
+  void gain_curve(const std::string& title, const std::string& x_label, const std::string& caption,
+                  bool from_zero, const X& x) {
+    LineChart chart{title, x_label, "gain in mean Dice", {}, true};
     bool swept = false;
+    const auto leads = leading(6);
     for (const std::string& policy : policies_) {
+      if (!leads.count(policy)) continue;
       std::vector<const GainResult*> found;
       for (const GainResult& gain : in_.results.gains)
-        if (gain.policy == policy && gain.d0 == best_->d0) found.push_back(&gain);
+        if (gain.policy == policy && gain.d0 == best_->d0 && !std::isnan(x(gain)))
+          found.push_back(&gain);
       std::sort(found.begin(), found.end(),
-                [](const GainResult* a, const GainResult* b) { return a->d1 < b->d1; });
+                [&](const GainResult* a, const GainResult* b) { return x(*a) < x(*b); });
       swept = swept || found.size() > 1;
-      Series series{policy, color(policy), {0}, {0}, {0}, {0}, true};
+      Series series{policy, color(policy), {}, {}, {}, {}, true};
+      if (from_zero)  // without D_1 there is no gain
+        series.x = series.y = series.low = series.high = {0};
       for (const GainResult* gain : found) {
-        series.x.push_back(double(gain->d1)), series.y.push_back(gain->gain);
+        series.x.push_back(x(*gain)), series.y.push_back(gain->gain);
         series.low.push_back(gain->low), series.high.push_back(gain->high);
       }
       if (!found.empty()) chart.series.push_back(std::move(series));
     }
     if (swept)
-      figure(to_svg(chart),
-             "Gain over |D_1| at |D_0| = " + std::to_string(best_->d0) + ". Band: 95 % interval.");
+      figure(to_svg(chart), caption + " Band: 95 % interval." +
+                                (leads.size() < policies_.size() ? " The six best policies." : ""));
+  }
+
+  void ranking() {
+    const Ranking ranks = Ranking::of(in_.results, in_.baseline);
+    if (ranks.policies.size() < 3) return;
+    heading("Ranking",
+            "Mean rank by Dice over " + count(ranks.blocks, "score", "scores") + " of " +
+                count(ranks.cases, "case", "cases") +
+                " (seeds, sizes of D_1 and ways of hiding that all policies have finished); 1 is "
+                "best.");
+    open_table({"Policy", "Mean rank"});
+    for (std::size_t k = 0; k < ranks.policies.size(); ++k) {
+      out_ += "<tr><th scope=\"row\">" + escaped(ranks.policies[k]) +
+              (ranks.policies[k] == in_.baseline ? " (M<sub>0</sub>)" : "") + "</th>";
+      cell(shown(ranks.ranks[k], 2));
+      out_ += "</tr>\n";
+    }
+    close_table();
+    out_ += "<p class=\"quiet\">That all are alike: " + p_phrase(ranks.p) +
+            " (Friedman). Mean ranks closer than " + shown(ranks.difference, 2) +
+            " are not told apart (Nemenyi, 5 %). Both count a case once.</p>\n";
   }
 
   void per_class() {
@@ -227,22 +260,29 @@ class Report {
     heading("Dice of each class",
             "Mean over the cases of D_val in which the class is annotated and is present or "
             "predicted, then over seeds" +
-                std::string(known ? "; beside it how many cases annotate it." : "."));
-    std::vector<std::pair<std::string, Index>> columns;  // policy and |D_1|: each at its best size
-    for (const std::string& policy : policies_) {
-      const GainResult* most = nullptr;
-      for (const GainResult& gain : in_.results.gains)
-        if (gain.policy == policy && gain.d0 == d0 && (!most || gain.gain > most->gain))
-          most = &gain;
-      if (most != nullptr) columns.emplace_back(policy, most->d1);
-    }
-    if (best_ == nullptr) columns.emplace_back(last.policy, last.d1);
+                std::string(known ? "; beside it how many cases annotate it" : "") +
+                (best_ != nullptr && in_.results.gains.size() > 1
+                     ? ". |D_1| = " + std::to_string(best_->d1) +
+                           (hides_ ? ", " + best_->hide + " hidden." : ".")
+                     : "."));
+    std::vector<std::pair<std::string, std::vector<const RunResult*>>> columns;
+    for (const GainResult& gain : in_.results.gains)  // of every policy, as in the headline
+      if (gain.d0 == d0 && gain.d1 == best_->d1 && gain.hide == best_->hide)
+        columns.emplace_back(gain.policy, in_.results.runs_of(gain));
+    const auto leads = leading(2);  // more do not fit a page
+    const std::size_t all = columns.size();
+    columns.erase(std::remove_if(columns.begin(), columns.end(),
+                                 [&](const auto& column) { return !leads.count(column.first); }),
+                  columns.end());
+    if (columns.size() < all)
+      out_ += "<p class=\"quiet\">The policies with the largest gains; results.csv has all.</p>\n";
+    if (best_ == nullptr)
+      columns.emplace_back(last.policy, in_.results.runs_of(last.policy, d0, last.d1, last.hide));
     std::vector<std::string> heads = {"Class"};
     if (known) heads.insert(heads.end(), {"in D_0", "in D_1", "in D_val"});
     if (best_ != nullptr) heads.push_back("M_0 " + in_.baseline);
-    for (const auto& [policy, d1] : columns) {
-      heads.push_back((best_ != nullptr ? "M_1 " : "") + policy +
-                      (columns.size() > 1 ? ", |D_1| = " + std::to_string(d1) : ""));
+    for (const auto& [policy, made] : columns) {
+      heads.push_back((best_ != nullptr ? "M_1 " : "") + policy);
       if (best_ != nullptr) heads.push_back("Gain");
     }
     open_table(heads);
@@ -252,12 +292,12 @@ class Report {
       if (known)
         for (const Index n : {in_.uses[c].d0, in_.uses[c].d1, in_.uses[c].validation})
           cell(std::to_string(n));
-      const double before = class_over_seeds(in_.baseline, d0, 0, c);
-      if (best_ != nullptr) cell(shown(before));
-      for (const auto& [policy, d1] : columns) {
-        const double after = class_over_seeds(policy, best_ != nullptr ? d0 : last.d0, d1, c);
-        cell(shown(after));
-        if (best_ != nullptr) cell(tinted(after - before, shown(after - before, 4, true)));
+      const double m0 = class_mean(in_.results.runs_of(in_.baseline, d0, 0), c);
+      if (best_ != nullptr) cell(shown(m0));
+      for (const auto& [policy, made] : columns) {
+        const double m1 = class_mean(made, c);
+        cell(shown(m1));
+        if (best_ != nullptr) cell(tinted(m1 - m0, shown(m1 - m0, 4, true)));
       }
       out_ += "</tr>\n";
     }
@@ -309,13 +349,16 @@ class Report {
   void runs() {
     if (in_.results.runs.empty()) return;
     heading("Every run");
-    open_table(
-        {"Policy", "Seed", "|D_0|", "|D_1|", "Minutes", "Steps", "Dice", "HD95, mm", "Gain"});
+    std::vector<std::string> heads = {"Policy", "Seed", "|D_0|", "|D_1|"};
+    if (hides_) heads.push_back("Hidden");
+    for (const char* head : {"Minutes", "Steps", "Dice", "HD95, mm", "Gain"}) heads.push_back(head);
+    open_table(heads);
     for (const RunResult& run : in_.results.runs) {
       const RunResult* partner =
           run.d1 > 0 ? in_.results.find(in_.baseline, run.seed, run.d0, 0) : nullptr;
       out_ += "<tr><th scope=\"row\">" + escaped(run.policy) + "</th>";
       for (const Index n : {run.seed, run.d0, run.d1}) cell(std::to_string(n));
+      if (hides_) cell(escaped(run.hide));
       cell(shown(run.minutes, 2));
       cell(std::to_string(run.steps));
       cell(shown(run.mean_dice()));
@@ -329,19 +372,7 @@ class Report {
 
   void rules() {
     heading("What the numbers mean");
-    std::vector<std::string> all = {score_rules()};
-    if (best_ != nullptr) {
-      all.push_back(
-          "The gain is the mean Dice of M_1 minus that of M_0 of the same seed and size, "
-          "averaged over seeds.");
-      all.push_back(
-          "Its 95 % interval is a paired bootstrap: seeds and cases are drawn again with "
-          "replacement, 10 000 times, the same cases for both models.");
-      all.push_back(
-          "p is Wilcoxon's signed-rank test over cases, two-sided, on each case's "
-          "difference averaged over seeds: it does not see how seeds differ, and is not corrected "
-          "for several comparisons.");
-    }
+    std::vector<std::string> all = rules_of(best_ != nullptr);
     all.insert(all.end(), in_.rules.begin(), in_.rules.end());
     out_ += "<ul>\n";
     for (const std::string& rule : all) out_ += "<li>" + typeset(rule) + "</li>\n";
@@ -350,32 +381,10 @@ class Report {
     out_ += "<h3>The command</h3>\n<pre><code>" + escaped(in_.command) + "</code></pre>\n";
   }
 
-  void manifest() {
-    if (!in_.manifest.is_object()) return;
-    heading("Manifest");
-    const auto row = [&](const std::string& name, const Json& value) {
-      out_ += "<tr><th scope=\"row\">" + escaped(name) + "</th><td>" +
-              escaped(value.is_string() ? value.as_string() : value.dump()) + "</td></tr>\n";
-    };
-    const auto table = [&](const Json& members, bool plain) {
-      out_ += "<div class=\"wide manifest\"><table><tbody>\n";
-      for (const auto& [name, value] : members.as_object())
-        if (!plain || !value.is_object()) row(name, value);
-      out_ += "</tbody></table></div>\n";
-    };
-    table(in_.manifest, true);
-    for (const auto& [name, value] : in_.manifest.as_object())
-      if (value.is_object()) {
-        out_ += "<details><summary>" + escaped(name) + "</summary>";
-        table(value, false);
-        out_ += "</details>\n";
-      }
-  }
-
   const ReportInput& in_;
-  const GainResult* best_ = nullptr;
+  const GainResult* best_;             // the comparison in the headline
+  bool hides_;                         // D_1's labels were hidden in several ways
   std::vector<std::string> policies_;  // all but the baseline, in order of their runs
-  std::string out_;
 };
 
 /// The report as one HTML page that loads nothing from elsewhere.

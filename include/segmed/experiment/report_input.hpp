@@ -10,6 +10,7 @@
 #include <segmed/core/json.hpp>
 #include <segmed/experiment/png.hpp>
 #include <segmed/experiment/results.hpp>
+#include <segmed/train/metrics.hpp>
 
 namespace segmed {
 
@@ -46,6 +47,24 @@ struct ReportInput {
   std::vector<std::string> rules;  // beside those that always hold
   Json manifest;
 };
+
+/// What every report says of its numbers.
+inline std::vector<std::string> rules_of(bool compared) {
+  std::vector<std::string> all = {score_rules()};
+  if (compared) {
+    all.push_back(
+        "The gain is the mean Dice of M_1 minus that of M_0 of the same seed and size, "
+        "averaged over seeds.");
+    all.push_back(
+        "Its 95 % interval is a paired bootstrap: seeds and cases are drawn again with "
+        "replacement, 10 000 times, the same cases for both models.");
+    all.push_back(
+        "p is Wilcoxon's signed-rank test over cases, two-sided, on each case's "
+        "difference averaged over seeds: it does not see how seeds differ, and is not corrected "
+        "for several comparisons.");
+  }
+  return all;
+}
 
 /// The cases of a run with the highest, the middle and the lowest mean Dice.
 struct RankedCases {

@@ -27,7 +27,7 @@ body {
   font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans", sans-serif;
   -webkit-text-size-adjust: 100%;
 }
-main { max-width: 62rem; margin: 0 auto; padding: 2.5rem 1.25rem 4rem; }
+main { max-width: 64rem; margin: 0 auto; padding: 2.5rem 1.25rem 4rem; }
 h1, h2, h3 { line-height: 1.2; text-wrap: balance; }
 h1 { font-size: 1rem; font-weight: 600; color: var(--muted); margin: 0 0 .75rem; }
 h2 { font-size: 1.3rem; margin: 3rem 0 .35rem; letter-spacing: -.01em; }
@@ -49,7 +49,7 @@ p { margin: .4rem 0 .9rem; max-width: 46rem; }
 .wide { overflow-x: auto; margin: .9rem 0; }
 table { border-collapse: collapse; width: 100%; font-size: .92rem;
         font-variant-numeric: tabular-nums; }
-th, td { padding: .5rem .7rem; text-align: right; border-bottom: 1px solid var(--rule);
+th, td { padding: .5rem .55rem; text-align: right; border-bottom: 1px solid var(--rule);
          white-space: nowrap; }
 tbody tr:last-child td, tbody tr:last-child th { border-bottom: 0; }
 thead th { white-space: normal; font-weight: 600; color: var(--muted); font-size: .84rem; vertical-align: bottom; }
@@ -58,8 +58,8 @@ td.text, th.text { text-align: left; }
 tbody th { font-weight: 500; }
 .swatch { display: inline-block; width: .75em; height: .75em; border-radius: 3px;
           margin-right: .5em; box-shadow: inset 0 0 0 1px rgb(0 0 0 / .25); }
-.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 24rem), 1fr));
-          gap: 1rem; margin: .9rem 0; align-items: start; }
+.charts { columns: 24rem 2; column-gap: 1rem; margin: .9rem 0 0; }
+.charts figure { break-inside: avoid; margin-bottom: 1rem; }
 figure { margin: 0; padding: 1rem; }
 figure svg { width: 100%; height: auto; display: block; }
 figcaption { font-size: .88rem; margin-top: .6rem; }

@@ -46,6 +46,9 @@ struct RunResult {
   double minutes = 0;
   Index steps = 0;
   std::vector<CaseResult> cases;
+  std::string hide = {};      // how D_1's labels were hidden, as --hide takes it; M_0: empty
+  double hidden = undefined;  // the part of D_1's annotations that was hidden
+  bool warm = false;          // began with the weights of M_0
 
   /// Each case's mean over its classes.
   std::vector<double> case_means() const {
@@ -74,6 +77,11 @@ struct GainResult {
   Index d0 = 0, d1 = 0;
   double gain = undefined, low = undefined, high = undefined, p = undefined;
   std::vector<double> seeds;
+  std::string hide = {};
+  double hidden = undefined;
+  bool of(const RunResult& run) const {
+    return policy == run.policy && d0 == run.d0 && d1 == run.d1 && hide == run.hide;
+  }
 };
 
 /// Everything that a comparison has found so far.
@@ -83,17 +91,37 @@ struct Results {
   std::vector<GainResult> gains;
 
   /// The run of that kind, or nullptr.
-  const RunResult* find(const std::string& policy, Index seed, Index d0, Index d1) const {
+  const RunResult* find(const std::string& policy, Index seed, Index d0, Index d1,
+                        const std::string& hide = {}) const {
     for (const RunResult& run : runs)
-      if (run.policy == policy && run.seed == seed && run.d0 == d0 && run.d1 == d1) return &run;
+      if (run.policy == policy && run.seed == seed && run.d0 == d0 && run.d1 == d1 &&
+          run.hide == hide)
+        return &run;
     return nullptr;
   }
-  /// All runs of a policy at one size.
-  std::vector<const RunResult*> runs_of(const std::string& policy, Index d0, Index d1) const {
+  /// All runs of a policy at one size and one way of hiding.
+  std::vector<const RunResult*> runs_of(const std::string& policy, Index d0, Index d1,
+                                        const std::string& hide = {}) const {
     std::vector<const RunResult*> all;
     for (const RunResult& run : runs)
-      if (run.policy == policy && run.d0 == d0 && run.d1 == d1) all.push_back(&run);
+      if (run.policy == policy && run.d0 == d0 && run.d1 == d1 && run.hide == hide)
+        all.push_back(&run);
     return all;
+  }
+  std::vector<const RunResult*> runs_of(const GainResult& gain) const {
+    return runs_of(gain.policy, gain.d0, gain.d1, gain.hide);
+  }
+  /// The largest gain, or nullptr.
+  const GainResult* best() const {
+    const GainResult* found = nullptr;
+    for (const GainResult& gain : gains)
+      if (found == nullptr || gain.gain > found->gain) found = &gain;
+    return found;
+  }
+  /// Whether D_1's labels were hidden in several ways.
+  bool hides_differ() const {
+    return std::any_of(gains.begin(), gains.end(),
+                       [&](const GainResult& gain) { return gain.hide != gains[0].hide; });
   }
 };
 
@@ -105,14 +133,15 @@ inline void compare_runs(Results& results, const std::string& baseline = "superv
                          const BootstrapOptions& options = {}) {
   results.gains.clear();
   const auto known = [&](const RunResult& run) {
-    for (const GainResult& gain : results.gains)
-      if (gain.policy == run.policy && gain.d0 == run.d0 && gain.d1 == run.d1) return true;
-    return false;
+    return std::any_of(results.gains.begin(), results.gains.end(),
+                       [&](const GainResult& gain) { return gain.of(run); });
   };
   for (const RunResult& first : results.runs) {
     if (first.d1 == 0 || known(first)) continue;
     PairedScores scores;
-    for (const RunResult* after : results.runs_of(first.policy, first.d0, first.d1)) {
+    DefinedMean hidden;
+    for (const RunResult* after : results.runs_of(first.policy, first.d0, first.d1, first.hide)) {
+      hidden.add(after->hidden);
       const RunResult* before = results.find(baseline, after->seed, after->d0, 0);
       if (before == nullptr) continue;
       bool same = before->cases.size() == after->cases.size();
@@ -127,12 +156,13 @@ inline void compare_runs(Results& results, const std::string& baseline = "superv
     const Interval interval = bootstrap_gain(scores, options);
     results.gains.push_back({first.policy, first.d0, first.d1, interval.value, interval.low,
                              interval.high, signed_rank(scores.case_differences()).p,
-                             scores.gains()});
+                             scores.gains(), first.hide, hidden.value()});
   }
   std::vector<std::string> order;  // of policies, as they first appear
   for (const RunResult& run : results.runs) order.push_back(run.policy);
   const auto key = [&](const GainResult& gain) {
-    return std::tuple(std::find(order.begin(), order.end(), gain.policy), gain.d0, gain.d1);
+    return std::tuple(std::find(order.begin(), order.end(), gain.policy), gain.d0, gain.d1,
+                      gain.hidden);
   };
   std::stable_sort(results.gains.begin(), results.gains.end(),
                    [&](const GainResult& a, const GainResult& b) { return key(a) < key(b); });
@@ -170,6 +200,9 @@ inline Json to_json(const Results& results) {
                                         {"d1", run.d1},
                                         {"minutes", run.minutes},
                                         {"steps", run.steps},
+                                        {"hide", run.hide},
+                                        {"hidden", run.hidden},
+                                        {"warm", run.warm},
                                         {"dice", summary(run, run.mean_dice(), &CaseResult::dice)},
                                         {"hd95", summary(run, run.mean_hd95(), &CaseResult::hd95)},
                                         {"cases", std::move(cases)}});
@@ -178,6 +211,8 @@ inline Json to_json(const Results& results) {
     json["gains"].push_back(Json::Object{{"policy", gain.policy},
                                          {"d0", gain.d0},
                                          {"d1", gain.d1},
+                                         {"hide", gain.hide},
+                                         {"hidden", gain.hidden},
                                          {"gain", gain.gain},
                                          {"low", gain.low},
                                          {"high", gain.high},
@@ -218,6 +253,10 @@ inline Results results_of(const Json& json) {
   const auto number = [](const Json& value) {
     return value.is_null() ? undefined : value.as_number();
   };
+  const auto about_hiding = [&](const Json& from, auto& to) {  // older files do not say it
+    if (const Json* hide = from.find("hide")) to.hide = hide->as_string();
+    if (const Json* hidden = from.find("hidden")) to.hidden = number(*hidden);
+  };
   Results results;
   for (const Json& name : json.at("classes").as_array())
     results.classes.push_back(name.as_string());
@@ -235,6 +274,8 @@ inline Results results_of(const Json& json) {
                   number(from.at("minutes")),
                   from.at("steps").as_index(),
                   {}};
+    about_hiding(from, run);
+    if (const Json* warm = from.find("warm")) run.warm = warm->as_bool();
     for (const Json& item : from.at("cases").as_array()) {
       CaseResult one{item.at("id").as_string(), {}, {}, {}};
       one.dice.assign(results.classes.size(), undefined);
@@ -254,6 +295,7 @@ inline Results results_of(const Json& json) {
                     from.at("d1").as_index(),      number(from.at("gain")),
                     number(from.at("low")),        number(from.at("high")),
                     number(from.at("p")),          {}};
+    about_hiding(from, gain);
     for (const Json& seed : from.at("seeds").as_array()) gain.seeds.push_back(number(seed));
     results.gains.push_back(std::move(gain));
   }
@@ -267,66 +309,6 @@ inline void write_text(const std::string& path, std::string_view text) {
   AtomicFile file(path);
   file.write(text);
   file.commit();
-}
-
-/// A value of a CSV table, quoted where it must be.
-inline std::string csv_field(const std::string& text) {
-  if (text.find_first_of(",\"\r\n") == text.npos) return text;
-  std::string out = "\"";
-  for (const char c : text) out += c == '"' ? std::string("\"\"") : std::string(1, c);
-  return out + '"';
-}
-
-/// One line per run, case and annotated class; empty where a score is not defined.
-inline std::string to_csv(const Results& results) {
-  const auto number = [](double v) { return std::isnan(v) ? std::string() : number_text(v); };
-  std::string out = "policy,seed,d0,d1,minutes,steps,case,class,dice,hd95_mm\n";
-  for (const RunResult& run : results.runs)
-    for (const CaseResult& one : run.cases)
-      for (std::size_t c = 0; c < results.classes.size() && c < one.dice.size(); ++c) {
-        if (!one.annotated.has(Index(c) + 1)) continue;
-        out += csv_field(run.policy);
-        for (const double value :
-             {double(run.seed), double(run.d0), double(run.d1), run.minutes, double(run.steps)})
-          out += ',' + number(value);
-        out += ',' + csv_field(one.id) + ',' + csv_field(results.classes[c]) + ',' +
-               number(one.dice[c]) + ',' + number(one.hd95[c]) + '\n';
-      }
-  return out;
-}
-
-/// A LaTeX table of the gains that needs no package.
-inline std::string to_tex(const Results& results, const std::string& baseline = "supervised") {
-  const auto escaped = [](const std::string& text) {
-    std::string out;
-    for (const char c : text) {
-      if (std::string_view("_&%$#{}").find(c) != std::string_view::npos) out += '\\';
-      out += c == '\\' || c == '~' || c == '^' ? ' ' : c;
-    }
-    return out;
-  };
-  const auto mean = [&](const std::string& policy, Index d0, Index d1) {
-    DefinedMean all;
-    for (const RunResult* run : results.runs_of(policy, d0, d1)) all.add(run->mean_dice());
-    return fixed(all.value(), 4);
-  };
-  std::string out =
-      "\\begin{tabular}{lrrrrrrr}\n\\hline\n"
-      "policy & $|D_0|$ & $|D_1|$ & $M_0$ & $M_1$ & gain & 95\\,\\% interval & $p$ \\\\\n\\hline\n";
-  for (const GainResult& gain : results.gains)
-    out += escaped(gain.policy) + " & " + std::to_string(gain.d0) + " & " +
-           std::to_string(gain.d1) + " & " + mean(baseline, gain.d0, 0) + " & " +
-           mean(gain.policy, gain.d0, gain.d1) + " & $" + fixed(gain.gain, 4, true) + "$ & $" +
-           fixed(gain.low, 4, true) + "$ to $" + fixed(gain.high, 4, true) + "$ & $" +
-           p_text(gain.p) + "$ \\\\\n";
-  return out + "\\hline\n\\end{tabular}\n";
-}
-
-/// Writes results.json, results.csv and table.tex into a folder, each whole or not at all.
-inline void write_results(const std::string& folder, const Results& results) {
-  write_text(folder + "/results.csv", to_csv(results));
-  write_text(folder + "/table.tex", to_tex(results));
-  write_text(folder + "/results.json", to_json(results).dump(1) + "\n");
 }
 
 /// Reads a results.json.

@@ -5,13 +5,13 @@
 
 namespace segmed {
 
-/// Trains `net` on a cohort: D_0 with the loss, D_1 as the policy wants. Ranks that train together
-/// share each batch, and compute what one process computes with the whole batch.
+/// Trains `net`: D_0 with the loss, D_1 as the policy wants. Ranks that train together share each
+/// batch, and compute what one process computes with the whole batch.
 ///
 ///   throws   ConfigError for options, DataError when no case can be loaded, Error when the loss
 ///            stays without a finite gradient
-template <Cohort C, Network Net, class Loss, class Policy, class Optimizer>
-RunReport run(const RunOptions& options, const C& cohort, Net& net, const Loss& loss,
+template <Network Net, class Loss, class Policy, class Optimizer>
+RunReport run(const RunOptions& options, TrainingData data, Net& net, const Loss& loss,
               Policy&& policy, const Optimizer& optimizer) {
   using F = typename Net::Features;
   using P = std::remove_cvref_t<Policy>;
@@ -23,7 +23,13 @@ RunReport run(const RunOptions& options, const C& cohort, Net& net, const Loss& 
                        ", ", options.patch[1], ", 1}");
   Trainer<Net, Loss, P, Optimizer> trainer(net, loss, policy, optimizer, options.seed,
                                            options.average, options.max_norm, options.ranks);
-  return RunSession<F>(options, TrainingData(cohort, options), trainer).run();
+  return RunSession<F>(options, std::move(data), trainer).run();
+}
+/// Likewise, on the cases of a cohort.
+template <Cohort C, Network Net, class Loss, class Policy, class Optimizer>
+RunReport run(const RunOptions& options, const C& cohort, Net& net, const Loss& loss,
+              Policy&& policy, const Optimizer& optimizer) {
+  return run(options, TrainingData(cohort, options), net, loss, policy, optimizer);
 }
 
 }  // namespace segmed
