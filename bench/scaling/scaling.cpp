@@ -5,8 +5,9 @@
 //   mpirun -n N bench_scaling [--batch 2] [--extent 64] [--threads 1] [--steps 12]
 //
 // One line of JSON: times are medians over the steps after the first two, on rank 0; `least` is the
-// shortest step, which a busy machine disturbs less; `sent_bytes` counts what this rank sends where
-// sums travel around a ring: 2 (N - 1) / N of the gradient.
+// shortest step, which a busy machine disturbs less; `waiting` is spent in calls that need other
+// ranks, `sum` is what adding the gradients takes by itself; `sent_bytes` counts what this rank
+// sends where sums travel around a ring: 2 (N - 1) / N of the gradient.
 #include <algorithm>
 #include <cstdio>
 #include <map>
@@ -43,6 +44,21 @@ double median(std::vector<double> x) {
   return x[x.size() / 2];
 }
 
+/// Milliseconds that the ranks take to add so many numbers, and do nothing else meanwhile.
+double sum_alone(Index count, const Ranks& ranks) {
+  std::vector<float> numbers(std::size_t(count), 1.0f);
+  std::vector<double> milliseconds;
+  for (int round = 0; round < 9; ++round) {
+    ranks.any(false);  // all begin together
+    const auto start = std::chrono::steady_clock::now();
+    ranks.start_sum(numbers.data(), count);
+    ranks.finish_sums();
+    milliseconds.push_back(
+        1e3 * std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+  }
+  return median(milliseconds);
+}
+
 int measure(Mpi& mpi, std::map<std::string, Index> of) {
   const Ranks ranks(mpi);
   set_threads(int(of["--threads"]));
@@ -55,6 +71,7 @@ int measure(Mpi& mpi, std::map<std::string, Index> of) {
   Trainer<Net, Sum<Dice, CrossEntropy>, Supervised, Sgd> trainer(net, loss, policy, optimizer, 1, 0,
                                                                  12, ranks);
   const auto samples = noise(of["--batch"] / ranks.size(), of["--extent"], ranks);
+  const double sum = sum_alone(parameter_count(net), ranks);
   std::vector<double> milliseconds, waited;
   Index sent = 0;
   for (Index step = 0; step < of["--steps"] + 2; ++step) {
@@ -71,10 +88,11 @@ int measure(Mpi& mpi, std::map<std::string, Index> of) {
   if (ranks.first())
     std::printf(
         "{\"ranks\": %d, \"threads\": %d, \"batch\": %d, \"extent\": %d, "
-        "\"milliseconds\": %.1f, \"least\": %.1f, \"waiting\": %.1f, \"parameters\": %lld, "
+        "\"milliseconds\": %.1f, \"least\": %.1f, \"waiting\": %.1f, \"sum\": %.1f, "
+        "\"parameters\": %lld, "
         "\"gradient_bytes\": %lld, \"sent_bytes\": %lld}\n",
         ranks.size(), threads(), int(of["--batch"]), int(of["--extent"]), median(milliseconds),
-        *std::min_element(milliseconds.begin(), milliseconds.end()), median(waited),
+        *std::min_element(milliseconds.begin(), milliseconds.end()), median(waited), sum,
         static_cast<long long>(parameter_count(net)),
         static_cast<long long>(4 * parameter_count(net)), static_cast<long long>(sent));
   return 0;
