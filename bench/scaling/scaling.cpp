@@ -5,11 +5,13 @@
 //   mpirun -n N bench_scaling [--batch 2] [--extent 64] [--threads 1] [--steps 12]
 //
 // One line of JSON: times are medians over the steps after the first two, on rank 0; `least` is the
-// shortest step, which a busy machine disturbs less; `waiting` is spent in calls that need other
-// ranks, `sum` is what adding the gradients takes by itself; `sent_bytes` counts what this rank
-// sends where sums travel around a ring: 2 (N - 1) / N of the gradient.
+// shortest step, which a busy machine disturbs less; `processor` is the time that this rank ran on
+// its processors; `waiting` is spent in calls that need other ranks, `sum` is what adding the
+// gradients takes by itself; `sent_bytes` counts what this rank sends where sums travel around a
+// ring: 2 (N - 1) / N of the gradient.
 #include <algorithm>
 #include <cstdio>
+#include <ctime>
 #include <map>
 
 #include <segmed/backend/parallel.hpp>
@@ -72,28 +74,31 @@ int measure(Mpi& mpi, std::map<std::string, Index> of) {
                                                                  12, ranks);
   const auto samples = noise(of["--batch"] / ranks.size(), of["--extent"], ranks);
   const double sum = sum_alone(parameter_count(net), ranks);
-  std::vector<double> milliseconds, waited;
+  std::vector<double> milliseconds, waited, processor;
   Index sent = 0;
   for (Index step = 0; step < of["--steps"] + 2; ++step) {
     const auto start = std::chrono::steady_clock::now();
     const double before = mpi.seconds_waited();
     const Index bytes = mpi.bytes_sent();
+    const std::clock_t worked = std::clock();
     trainer.step(samples, {}, 0.1, 1);
     const std::chrono::duration<double> took = std::chrono::steady_clock::now() - start;
     if (step < 2) continue;
     milliseconds.push_back(1e3 * took.count());
     waited.push_back(1e3 * (mpi.seconds_waited() - before));
+    processor.push_back(1e3 * double(std::clock() - worked) / CLOCKS_PER_SEC);
     sent = mpi.bytes_sent() - bytes;
   }
   if (ranks.first())
     std::printf(
         "{\"ranks\": %d, \"threads\": %d, \"batch\": %d, \"extent\": %d, "
-        "\"milliseconds\": %.1f, \"least\": %.1f, \"waiting\": %.1f, \"sum\": %.1f, "
+        "\"milliseconds\": %.1f, \"least\": %.1f, \"processor\": %.1f, \"waiting\": %.1f, \"sum\": "
+        "%.1f, "
         "\"parameters\": %lld, "
         "\"gradient_bytes\": %lld, \"sent_bytes\": %lld}\n",
         ranks.size(), threads(), int(of["--batch"]), int(of["--extent"]), median(milliseconds),
-        *std::min_element(milliseconds.begin(), milliseconds.end()), median(waited), sum,
-        static_cast<long long>(parameter_count(net)),
+        *std::min_element(milliseconds.begin(), milliseconds.end()), median(processor),
+        median(waited), sum, static_cast<long long>(parameter_count(net)),
         static_cast<long long>(4 * parameter_count(net)), static_cast<long long>(sent));
   return 0;
 }
