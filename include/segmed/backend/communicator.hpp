@@ -76,8 +76,11 @@ class Ranks {
   }
   /// Whether it is so on some rank: what a branch must ask that decides what is computed.
   bool any(bool mine) const {
-    const auto all = gathered(std::vector<char>{char(mine)});
-    return std::find(all.begin(), all.end(), char(1)) != all.end();
+    if (alone()) return mine;
+    std::string all(std::size_t(size_), 0);
+    const char one = mine;
+    gather(&one, 1, all.data());
+    return all.find('\1') != all.npos;
   }
   /// A text of each rank.
   std::vector<std::string> texts(const std::string& mine) const {
