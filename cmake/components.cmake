@@ -3,9 +3,10 @@
 # a component is every header that reaches the component's library, itself or through another header.
 
 # In this order, since a header that reaches two components belongs to the later one.
-set(segmed_components nifti experiment cuda)
+set(segmed_components nifti experiment mpi cuda)
 set(segmed_library_nifti "<(nifti|znzlib|zlib)")
 set(segmed_library_experiment "<png\\.h")
+set(segmed_library_mpi "<mpi\\.h")
 set(segmed_library_cuda "<(cuda|cudnn|cublas|nccl)")
 
 # The component of a header, a test or an example: a name of the list above, or "segmed".
@@ -126,6 +127,15 @@ if(PNG_FOUND AND TARGET segmed_nifti)
 else()
   message(STATUS "segmed: no segmed::experiment: install libpng-dev and what "
                  "segmed::nifti needs for it")
+endif()
+
+# ---- segmed::mpi
+set(MPI_CXX_SKIP_MPICXX ON)  # the C API alone
+find_package(MPI QUIET COMPONENTS CXX)
+if(MPI_CXX_FOUND)
+  segmed_add_component(mpi segmed MPI::MPI_CXX)
+else()
+  message(STATUS "segmed: no segmed::mpi: install libopenmpi-dev and openmpi-bin for it")
 endif()
 
 # ---- segmed::cuda

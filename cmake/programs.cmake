@@ -2,7 +2,7 @@
 # segmed's own programs: tests, examples, benchmarks.
 
 set(segmed_linked ${segmed_available})
-list(REMOVE_ITEM segmed_linked cuda)
+list(REMOVE_ITEM segmed_linked cuda mpi)
 list(TRANSFORM segmed_linked PREPEND segmed::)
 
 # Leaves out the sources whose component is not there, with one line each.
@@ -20,8 +20,8 @@ function(segmed_drop_unavailable list)
   set(${list} ${kept} PARENT_SCOPE)
 endfunction()
 
-# segmed_program(name [HEADER_ONLY] sources...) links all components of the processor, and the
-# compiled kernels unless HEADER_ONLY.
+# segmed_program(name [HEADER_ONLY] sources...) links all components of the processor, MPI where a
+# source includes it, and the compiled kernels unless HEADER_ONLY.
 function(segmed_program name)
   cmake_parse_arguments(PARSE_ARGV 1 ARG "HEADER_ONLY" "" "")
   add_executable(${name} ${ARG_UNPARSED_ARGUMENTS})
@@ -29,5 +29,12 @@ function(segmed_program name)
   if(ARG_HEADER_ONLY)
     list(REMOVE_ITEM linked segmed::kernels)
   endif()
+  foreach(source IN LISTS ARG_UNPARSED_ARGUMENTS)
+    segmed_component_of(component ${source})
+    if(component STREQUAL "mpi")
+      list(APPEND linked segmed::mpi)
+      break()
+    endif()
+  endforeach()
   target_link_libraries(${name} PRIVATE ${linked})
 endfunction()

@@ -3,6 +3,7 @@
 // command returns the program's exit code.
 #pragma once
 #include <atomic>
+#include <functional>
 
 #include "study.hpp"
 
@@ -22,6 +23,15 @@ enum Exit : int {
 
 /// Set by Ctrl-C.
 extern std::atomic<bool> stop_requested;
+
+/// Who works on this command together: those that mpirun started with --distributed, else nobody.
+/// The first of them prints and writes.
+const segmed::Ranks& ranks();
+/// Runs a command together with the others. A rank that waits longer than `patience` seconds for
+/// them, unless that is 0, ends all.
+int together(double patience, const std::function<int()>& command);
+/// Prints an error; where several ranks work together, ends all of them with that exit code.
+void end_with(const std::string& error, int code);
 
 /// Budget and place of training runs.
 struct BudgetOptions {

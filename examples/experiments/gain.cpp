@@ -107,6 +107,50 @@ Json settings_of(const GainOptions& options, const Study& study) {
   return json;
 }
 
+/// The results of all ranks.
+struct Together {
+  Results& results;
+  GainReport& report;
+  const std::vector<PlannedRun>& runs;
+  Json curves = Json::Array{};
+  std::size_t shared = results.runs.size();  // what the others know
+
+  void add(RunResult result, const Json& curve) {
+    results.runs.push_back(std::move(result));
+    report.add_curve(curve);
+    curves.push_back(curve);
+  }
+  /// Every rank learns what the others have added; whether one of them was stopped.
+  bool share(bool stopped) {
+    Results mine;
+    mine.classes = results.classes;
+    mine.runs.assign(results.runs.begin() + std::ptrdiff_t(shared), results.runs.end());
+    const auto all =
+        ranks().texts(Json(Json::Object{{"results", to_json(mine)}, {"curves", curves}}).dump());
+    for (int r = 0; r < ranks().size(); ++r) {
+      if (r == ranks().rank()) continue;
+      const Json theirs = parse_json(all[std::size_t(r)], "the results of another rank");
+      for (RunResult& run : results_of(theirs.at("results")).runs)
+        results.runs.push_back(std::move(run));
+      for (const Json& curve : theirs.at("curves").as_array()) report.add_curve(curve);
+    }
+    shared = results.runs.size(), curves = Json::Array{};
+    if (!ranks().alone())  // the order of one process
+      std::stable_sort(results.runs.begin(), results.runs.end(),
+                       [this](const auto& a, const auto& b) { return place(a) < place(b); });
+    return ranks().any(stopped);
+  }
+
+ private:
+  std::size_t place(const RunResult& result) const {
+    std::size_t at = 0;
+    while (at < runs.size() && (runs[at].policy != result.policy ||
+                                Index(runs[at].seed) != result.seed || runs[at].d1 != result.d1))
+      ++at;
+    return at;
+  }
+};
+
 }  // namespace
 
 int gain(const GainOptions& asked) {
@@ -120,7 +164,8 @@ int gain(const GainOptions& asked) {
   Study study(options.study);
   check_cases(options, study);
   const std::string& out = options.budget.out;
-  claim_folder(out, settings_of(options, study));
+  if (ranks().first()) claim_folder(out, settings_of(options, study));
+  ranks().any(false);  // the folder is there
   const std::string path = out + "/results.json";
   Results results;
   results.classes.assign(study.cohort().classes.names.begin() + 1,
@@ -129,7 +174,9 @@ int gain(const GainOptions& asked) {
   for (RunResult& run : results.runs)  // older results do not say how labels were hidden
     if (run.d1 > 0 && run.hide.empty()) run.hide = study.hides().front();
 
-  const auto runs = planned_runs(options, study);
+  auto runs = planned_runs(options, study);
+  if (!ranks().alone())  // ranks take turns, and every M_1 needs its M_0
+    std::stable_partition(runs.begin(), runs.end(), [](const auto& run) { return run.d1 == 0; });
   const Index d0 = study.d0_size();
   const auto finished = [&](const PlannedRun& run) {
     return results.find(run.policy, Index(run.seed), d0, run.d1,
@@ -147,8 +194,12 @@ int gain(const GainOptions& asked) {
     std::printf("%d of %d runs are finished; going on\n", int(done_runs), int(runs.size()));
 
   GainReport report(options, study, environment());
+  Together others{results, report, runs};
+  bool stopped = false, of_m0 = !ranks().alone();
+  Index turn = 0;
   for (const PlannedRun& run : runs) {
-    if (finished(run)) continue;
+    if (of_m0 && run.d1 > 0) stopped = others.share(stopped), of_m0 = false;
+    if (stopped || finished(run) || turn++ % ranks().size() != ranks().rank()) continue;
     const RunResult* base = run.d1 > 0 ? results.find(m0, Index(run.seed), d0, 0) : nullptr;
     const Split split = study.split(run.seed, run.d1);
     const Recipe recipe = recipe_for(run.policy, study.recipe(split.full, long_training));
@@ -157,7 +208,7 @@ int gain(const GainOptions& asked) {
                                       study.hides().size() > 1 && run.d1 > 0 ? hide : "");
     const std::string folder = out + "/runs/" + name;
     RunOptions how = run_options(recipe, run.seed);
-    how.name = name;
+    how.name = name, how.ranks = {};
     set_budget(how, options, base);
     how.out = folder, how.quiet = options.study.quiet;
     how.full = study.cases(split.full);
@@ -166,10 +217,8 @@ int gain(const GainOptions& asked) {
     if (base != nullptr && options.warm_start)
       job.start = out + "/runs/" + run_name(m0, d0, 0, Index(run.seed)) + "/last.safetensors";
     const RunReport trained = train(run.policy, std::move(job));
-    if (trained.interrupted) {
-      std::printf("stopped; the same command goes on here\n");
-      return interrupted;
-    }
+    stopped = trained.interrupted;
+    if (stopped) continue;
     RunResult result{
         run.policy,
         Index(run.seed),
@@ -190,15 +239,21 @@ int gain(const GainOptions& asked) {
     if (base != nullptr)
       std::printf("  gain %s", fixed(result.mean_dice() - base->mean_dice(), 4, true).c_str());
     std::printf("\n");
-    results.runs.push_back(std::move(result));
+    others.add(std::move(result), GainReport::curve_of(run.policy, run.seed, run.d1, trained));
+    if (!ranks().alone()) continue;
     compare_runs(results);
     write_results(out, results);
-    report.add_curve(run.policy, run.seed, run.d1, trained);
     report.write(results);
   }
+  stopped = others.share(stopped);
+  if (!ranks().first()) return stopped ? interrupted : done;
   compare_runs(results);
   write_results(out, results);
   report.write(results);
+  if (stopped) {
+    std::printf("stopped; the same command goes on here\n");
+    return interrupted;
+  }
   for (const GainResult& gained : results.gains)
     std::printf("gain of %s with %d case%s more (%s hidden): %s (%s to %s), p %s\n",
                 gained.policy.c_str(), int(gained.d1), gained.d1 == 1 ? "" : "s",

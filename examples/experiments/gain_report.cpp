@@ -166,19 +166,21 @@ GainReport::GainReport(const GainOptions& options, const Study& study, const Jso
           Json::Object{{"d1", d1}, {"hide", study.hides()[hide]}, {"uses", uses_of(d1, hide)}});
 }
 
-void GainReport::add_curve(const std::string& policy, std::uint64_t seed, Index d1,
-                           const RunReport& trained) {
+void GainReport::add_curve(const Json& curve) { json_["curves"].push_back(curve); }
+
+Json GainReport::curve_of(const std::string& policy, std::uint64_t seed, Index d1,
+                          const RunReport& trained) {
   std::vector<double> minutes, loss;
   for (const CurvePoint& point : trained.curve) {
     minutes.push_back(point.seconds / 60);
     loss.push_back(point.labelled);
   }
-  json_["curves"].push_back(Json::Object{{"policy", policy},
-                                         {"seed", seed},
-                                         {"d1", d1},
-                                         {"minutes", Json::list(minutes)},
-                                         {"loss", Json::list(loss)},
-                                         {"hooks", Json::list(trained.hooks)}});
+  return Json::Object{{"policy", policy},
+                      {"seed", seed},
+                      {"d1", d1},
+                      {"minutes", Json::list(minutes)},
+                      {"loss", Json::list(loss)},
+                      {"hooks", Json::list(trained.hooks)}};
 }
 
 void GainReport::write(const Results& results) {

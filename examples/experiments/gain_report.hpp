@@ -11,8 +11,10 @@ class GainReport {
  public:
   GainReport(const GainOptions& options, const Study& study, const segmed::Json& environment);
 
-  void add_curve(const std::string& policy, std::uint64_t seed, segmed::Index d1,
-                 const segmed::RunReport& trained);
+  /// What a report keeps of a run beside its results.
+  static segmed::Json curve_of(const std::string& policy, std::uint64_t seed, segmed::Index d1,
+                               const segmed::RunReport& trained);
+  void add_curve(const segmed::Json& curve);
   /// Writes report.html, report.json and manifest.json.
   void write(const segmed::Results& results);
 

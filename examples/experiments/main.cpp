@@ -19,6 +19,9 @@ namespace {
 
 using namespace segmed;
 
+/// Whether `together` was called: what it runs comes here again.
+std::atomic<bool> in_company = false;
+
 void on_signal(int) {
   if (stop_requested.exchange(true)) std::_Exit(interrupted);  // the second time at once
 }
@@ -144,6 +147,14 @@ int run(int argc, const char* const* argv) {
   app.failure_message(CLI::FailureMessage::simple);
   int thread_count = 0;
   app.add_option("--threads", thread_count, "threads; else all")->check(CLI::Range(1, 1024));
+  bool distributed = false;
+  app.add_flag(
+      "--distributed", distributed,
+      "train, gain and predict: work together with the other processes that mpirun started");
+  double patience = 300;
+  app.add_option("--patience", patience,
+                 "seconds that a training process waits for another before all end; 0: for ever")
+      ->check(CLI::NonNegativeNumber);
   app.fallthrough();
 
   PhantomOptions phantom_options;
@@ -247,6 +258,15 @@ int run(int argc, const char* const* argv) {
     return app.exit(error) == 0 ? done : usage;
   }
   if (thread_count > 0) set_threads(thread_count);
+  const char* started = std::getenv("OMPI_COMM_WORLD_SIZE");
+  require<ConfigError>(distributed || !started || std::string(started) == "1", "--distributed",
+                       started ? started : "", " processes were started, which would all do the ",
+                       "same; give --distributed, so that they work together");
+  if (distributed && ranks().alone() && !in_company.exchange(true))
+    return together(*train_app ? patience : 0, [&] { return run(argc, argv); });
+  const bool silent = !ranks().first();  // the first rank speaks
+  train_options.study.quiet |= silent, gain_options.study.quiet |= silent;
+  predict_options.quiet |= silent;
 
   // What is kept of the command, for --resume and the manifest.
   std::string line = "experiments";
@@ -314,6 +334,6 @@ int main(int argc, char** argv) {
   } catch (const std::exception& error) {
     text = error.what();
   }
-  std::fprintf(stderr, "%s\n", text.c_str());
+  end_with(text, code);
   return code;
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cstdio>
 #include <filesystem>
+#include <numeric>
 
 #include "commands.hpp"
 #include <segmed/data/folder.hpp>
@@ -26,6 +27,7 @@ int predict(const PredictOptions& options) {
   Index skipped = 0;
   for (std::size_t i = 0; i < inputs.size(); ++i) {
     if (stop_requested) return interrupted;
+    if (Index(i) % ranks().size() != ranks().rank()) continue;
     const fs::path out = fs::path(options.out) / (stem_of(inputs[i]) + ".nii.gz");
     try {
       require<ConfigError>(!fs::exists(out) || !fs::equivalent(out, inputs[i]), "predict",
@@ -40,6 +42,8 @@ int predict(const PredictOptions& options) {
     }
     progress.at(double(i + 1) / double(inputs.size()), stem_of(inputs[i]));
   }
+  const auto of_each = ranks().gathered(std::vector<Index>{skipped});
+  skipped = std::accumulate(of_each.begin(), of_each.end(), Index{0});
   progress.done(std::to_string(inputs.size() - std::size_t(skipped)) + " scans in " + options.out);
   return skipped > 0 ? cases_skipped : done;
 }

@@ -87,6 +87,7 @@ RunOptions run_options(const Recipe& recipe, std::uint64_t seed) {
   options.schedule = WarmUp<Poly>{0.02f, {}};
   options.stop = &stop_requested;
   options.resume = true;
+  options.ranks = ranks();
   options.card.network = recipe.network;
   options.card.options = to_json(recipe).dump();
   options.card.classes = recipe.classes.names;

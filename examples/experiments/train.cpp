@@ -49,7 +49,8 @@ int train(const TrainOptions& options) {
   settings["d1"] = Json::list(split.partial);
   settings["validation"] = Json::list(split.validation);
   settings["arguments"] = options.command_line;
-  claim_folder(out, settings);
+  if (ranks().first()) claim_folder(out, settings);
+  ranks().any(false);  // the folder is there
 
   RunOptions how = run_options(recipe, options.study.seed);
   how.name = options.policy;
@@ -59,6 +60,7 @@ int train(const TrainOptions& options) {
   how.partial =
       with_d1 ? study.hidden(split.partial, 0, options.study.seed) : std::vector<LoaderCase>{};
   const RunReport report = train(options.policy, {{study.cohort(), how}, recipe, how});
+  if (!ranks().first()) return report.interrupted ? interrupted : done;
   if (report.interrupted) {
     std::printf("stopped after %d steps; go on with: experiments train --resume %s\n",
                 int(report.steps), out.c_str());

@@ -65,6 +65,27 @@ TEST_SUITE("data/loader") {
         CHECK(same(many.batch(step), expected[std::size_t(step)]));
     }
   }
+  TEST_CASE("the shares of a batch, one after the other, are the batch") {
+    auto how = options();
+    how.batch = 6;
+    Loader whole(store(), classes, first(5), how);
+    for (const Index shares : {2, 3})
+      for (const Index step : {0, 4}) {
+        Batch all;
+        for (Index share = 0; share < shares; ++share) {
+          how.share = share, how.shares = shares;
+          const Batch own = Loader(store(), classes, first(5), how).batch(step);
+          CHECK(Index(own.size()) == 6 / shares);
+          all.insert(all.end(), own.begin(), own.end());
+        }
+        CHECK(same(all, whole.batch(step)));
+      }
+    how.shares = 4;
+    CHECK_THROWS_WITH_AS(Loader(store(), classes, first(5), how),
+                         "segmed: loader: a batch of 6 patches cannot be shared by 4 ranks; give a "
+                         "multiple of 4",
+                         ConfigError);
+  }
   TEST_CASE("D_0 batches do not depend on D_1") {
     const auto shared = store();
     Loader full(shared, classes, first(4), options(1));

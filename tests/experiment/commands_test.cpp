@@ -26,9 +26,9 @@ struct Workplace {
   }
   ~Workplace() { fs::remove_all(folder); }
   /// The exit code; what was printed lies in `said()`.
-  int run(const std::string& arguments) const {
-    const std::string command =
-        "cd '" + folder.string() + "' && '" + binary + "' " + arguments + " > said.txt 2>&1";
+  int run(const std::string& arguments, const std::string& launcher = {}) const {
+    const std::string command = "cd '" + folder.string() + "' && " + launcher + " '" + binary +
+                                "' " + arguments + " > said.txt 2>&1";
     return WEXITSTATUS(std::system(command.c_str()));
   }
   /// Generates `data`, four small cases; false, and said so, where there is no binary.
@@ -188,6 +188,38 @@ TEST_SUITE("experiment/commands") {
     CHECK(fs::exists(here.folder / "run/last.safetensors"));
     CHECK(fs::exists(here.folder / "run/best.safetensors"));
     CHECK(here.run("train --data data --val 1 --steps 2 --strict --out other" + small) == 3);
+  }
+  TEST_CASE("several processes make one model, deal out runs and scans, and fail together") {
+    const Workplace here;
+    if (!here.with_cohort()) return;
+    const char* launcher = std::getenv("SEGMED_MPIEXEC");
+    if (!launcher) {
+      MESSAGE("skipped: there is no MPI");
+      return;
+    }
+    const std::string two = std::string("'") + launcher + "' -n 2";
+    const std::string shared =
+        " --patch 16,16,16 --widths 4,8 --quiet --threads 1 --distributed --batch ";
+    const std::string train = "train --data data --val 1 --steps 4 --out ";
+    CHECK_MESSAGE(here.run(train + "run" + shared + "2", two) == 0, here.said());
+    CHECK(read_results((here.folder / "run/results.json").string()).runs.size() == 1);
+    CHECK(here.run(train + "other" + shared + "3", two) == 2);
+    CHECK(here.said().find("cannot be shared by 2 ranks") != std::string::npos);
+    CHECK(here.run(train + "other", two) == 2);
+    CHECK(here.said().find("give --distributed") != std::string::npos);
+
+    const std::string gain =
+        "gain --data data --d0 1 --d1 1 --val 1 --hide classes:1 --policies "
+        "supervised,partial_completion,mean_teacher --seeds 1 --steps 2 --out runs" +
+        shared + "2";
+    CHECK_MESSAGE(here.run(gain, two) == 0, here.said());
+    const Results results = read_results((here.folder / "runs/results.json").string());
+    REQUIRE(results.runs.size() == 3);
+    CHECK(results.runs[1].policy == "partial_completion");
+    CHECK(results.gains.size() == 2);
+    CHECK(here.run("predict --model run --in data/s0001 --out labels --quiet --distributed", two) ==
+          0);
+    CHECK(fs::exists(here.folder / "labels/ct.nii.gz"));
   }
   TEST_CASE("wrong use is told from bad input") {
     const Workplace here;

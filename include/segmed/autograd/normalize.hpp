@@ -4,6 +4,7 @@
 #include <segmed/autograd/features.hpp>
 #include <segmed/backend/convolution.hpp>
 #include <segmed/core/clock.hpp>
+#include <segmed/tensor/gather.hpp>
 
 namespace segmed {
 
@@ -205,11 +206,12 @@ struct NormKernel {  // one item per (case, channel)
 template <class W>
 struct NormGainPull {  // one item per channel
   NormStatistics<W> statistics;
+  Index cases;  // of this rank
   const double *scale_grad, *shift_grad;
   W *gain_grad, *bias_grad;
   SEGMED_HD void operator()(Index c) const {
     double to_gain = 0, to_bias = 0;
-    for (Index n = 0; n < statistics.sets.cases; ++n) {
+    for (Index n = 0; n < cases; ++n) {
       const Index nc = n * statistics.sets.channels + c;
       const MeanSpread s = statistics(nc);
       to_gain += s.inverse * (scale_grad[nc] - s.mean * shift_grad[nc]);
@@ -260,7 +262,8 @@ struct Running {
 };
 
 /// (x - mean) / deviation * gain + bias over the sets of `kind`: turns moments into a pending scale
-/// and shift, and reads no voxel if the producer summed the moments.
+/// and shift, and reads no voxel if the producer summed the moments. Sets that span the batch span
+/// the batches of all ranks that train together.
 template <FeatureMap F>
 F normalize(const F& input, NormSets sets, const typename F::P& gain, const typename F::P& bias,
             double epsilon, const Running<typename F::Wide, typename F::device>& running = {}) {
@@ -290,7 +293,10 @@ F normalize(const F& input, NormSets sets, const typename F::P& gain, const type
   s.affine->scale = Storage<W, D>(grid.pairs(), Uninitialized{});
   s.affine->shift = Storage<W, D>(grid.pairs(), Uninitialized{});
   s.grad = F::slot(s.grad->tracked || weights);
-  NormStatistics<W> statistics{sets, raw.moments.read(), grid.voxels(), epsilon};
+  const bool shared = sets.kind == NormSets::Kind::batch && !fixed && !Ranks::current().alone();
+  const Storage<double, D> moments = shared ? gathered(raw.moments) : raw.moments;
+  if (shared) sets.cases *= Ranks::current().size();
+  NormStatistics<W> statistics{sets, moments.read(), grid.voxels(), epsilon};
   if (running.mean && !fixed && Mode::current().record && !Mode::current().again)
     D::launch(grid.channels,
               RunningKernel<W>{statistics, running.momentum, running.mean->running().write(),
@@ -306,23 +312,24 @@ F normalize(const F& input, NormSets sets, const typename F::P& gain, const type
   const F y(std::vector<Source<T, D>>{s});
   if (!y.tracked()) return pending(y);
   record(weights ? Uses{gain.state(), bias.state()} : Uses{},
-         [y, statistics, weights, fixed, mean = kept[0], variance = kept[1], gain = gain.state(),
-          bias = bias.state()] {
+         [y, statistics, weights, fixed, shared, moments, mean = kept[0], variance = kept[1],
+          gain = gain.state(), bias = bias.state()] {
            const auto& source = y.sources()[0];
            spread(source);
            auto& affine = *source.affine;
            if (affine.scale_grad.empty()) return;  // nobody read it
            const Grid on = source.raw->grid;
            if (weights)
-             D::launch(on.channels, NormGainPull<W>{statistics, affine.scale_grad.read(),
+             D::launch(on.channels, NormGainPull<W>{statistics, on.cases, affine.scale_grad.read(),
                                                     affine.shift_grad.read(), gain->grad.write(),
                                                     bias->grad.write()});
            if (fixed || !source.raw->grad->tracked) return;
            Dense<T, D>& from = *source.raw;
            auto& to = from.moments_grad.or_zeros(2 * on.pairs());
-           D::launch(on.pairs(),
-                     NormMomentsPull<W>{statistics, gain->value.read(), affine.scale_grad.read(),
-                                        affine.shift_grad.read(), to.write()});
+           const auto scale = shared ? gathered(affine.scale_grad) : affine.scale_grad;
+           const auto shift = shared ? gathered(affine.shift_grad) : affine.shift_grad;
+           D::launch(on.pairs(), NormMomentsPull<W>{statistics, gain->value.read(), scale.read(),
+                                                    shift.read(), to.write()});
            if (from.produced) return;
            // A leaf has no producer that would read the gradient of its moments.
            Incoming<T> g;

@@ -324,7 +324,7 @@ template <FeatureMap F>
 F dropout(const F& x, float rate) {
   require<ConfigError>(rate >= 0 && rate < 1, "dropout", "rate ", rate, " is outside of [0, 1)");
   if (rate == 0 || !Mode::current().training) return x;
-  return map(math::Drop{Draws::next(Purpose::dropout), rate}, x);
+  return map(math::Drop{Draws::next(Purpose::dropout, x.grid().size()), rate}, x);
 }
 /// The same for whole channels of a case.
 template <FeatureMap F>
@@ -333,13 +333,14 @@ F channel_dropout(const F& x, float rate) {
                        " is outside of [0, 1)");
   if (rate == 0 || !Mode::current().training) return x;
   const Grid g = x.grid();
-  return map(math::Drop{Draws::next(Purpose::dropout), rate, g.channels, g.voxels() * g.channels},
+  return map(math::Drop{Draws::next(Purpose::dropout, g.pairs()), rate, g.channels,
+                        g.voxels() * g.channels},
              x);
 }
 /// Gaussian noise, in the units of the image as the network sees it.
 template <FeatureMap F>
 F add_noise(const F& x, float deviation) {
-  return map(math::Noise{Draws::next(Purpose::noise), deviation}, x);
+  return map(math::Noise{Draws::next(Purpose::noise, x.grid().size()), deviation}, x);
 }
 /// The same, cut off at plus and minus `limit`.
 template <FeatureMap F>

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <segmed/autograd/features.hpp>
+#include <segmed/tensor/gather.hpp>
 #include <segmed/tensor/reduce.hpp>
 
 namespace segmed {
@@ -129,7 +130,8 @@ struct MeanPull {
     if (gb) gb[i] = T(W(gb[i]) + up * f.second_slope(x, y));
   }
 };
-/// The mean over all elements of f(a, b), with its two derivatives; without b, f(a, 0).
+/// The mean over all elements of f(a, b), with its two derivatives; without b, f(a, 0). Where ranks
+/// train together, of the elements of all.
 template <class Math, FeatureMap F>
 Scalar<F> mean_of(Math f, const F& first, const F* second) {
   using T = typename F::value_type;
@@ -141,12 +143,13 @@ Scalar<F> mean_of(Math f, const F& first, const F* second) {
   const bool to_second = second && b.tracked();
   Scalar<F> y(a.tracked() || to_second);
   const T* other = second ? b.data() : nullptr;
-  const auto sum =
-      reduce<D>(1, grid.rows(), 1, MeanKernel<T, Math>{f, a.data(), other, grid.channels});
-  D::launch(1, StoreSum<W>{sum.read(), double(grid.size()), y.value().write()});
+  const auto sum = over_ranks(
+      reduce<D>(1, grid.rows(), 1, MeanKernel<T, Math>{f, a.data(), other, grid.channels}));
+  const double size = double(grid.size() * Ranks::current().size());
+  D::launch(1, StoreSum<W>{sum.read(), size, y.value().write()});
   record_scalar(y, [=](const W* g) {
     D::launch_rows(grid.rows(), grid.channels,
-                   MeanPull<T, Math>{f, a.data(), other, double(grid.size()), g, grid.channels,
+                   MeanPull<T, Math>{f, a.data(), other, size, g, grid.channels,
                                      a.tracked() ? a.gradient_to_add() : nullptr,
                                      to_second ? b.gradient_to_add() : nullptr});
     (void)b;  // `other` points into it

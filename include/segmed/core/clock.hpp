@@ -38,14 +38,17 @@ struct Draws {
   std::uint64_t seed = 0;
   std::uint32_t step = 0;
   std::uint32_t stream = 0;
+  std::uint32_t rank = 0;  // of those that train together
 
   static Draws& current() {
     thread_local Draws draws;
     return draws;
   }
-  static Philox next(Purpose purpose) {
+  /// `items`: how many numbers this rank draws for its cases. Those of other ranks are others, and
+  /// all together they are what one process draws for the whole batch. 0: the same on all ranks.
+  static Philox next(Purpose purpose, Index items = 0) {
     Draws& now = current();
-    return {now.seed, purpose, now.stream++, now.step};
+    return {now.seed, purpose, now.stream++, now.step, Index(now.rank) * items};
   }
 };
 

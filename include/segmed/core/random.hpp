@@ -29,8 +29,8 @@ constexpr std::uint64_t hash_of(std::string_view text) {
   return hash;
 }
 
-/// Counter-based random numbers: the i-th depends on (seed, purpose, stream, draw, i) and nothing
-/// else, so neither threads nor the order of calls change them.
+/// Counter-based random numbers: the i-th depends on (seed, purpose, stream, draw, first + i) and
+/// nothing else, so neither threads nor the order of calls change them.
 ///
 ///   source   Salmon et al., Parallel random numbers: as easy as 1, 2, 3, SC 2011: Philox4x32-10
 struct Philox {
@@ -38,6 +38,7 @@ struct Philox {
   Purpose purpose = Purpose::noise;
   std::uint32_t stream = 0;  // the case for data, the n-th random op of the step for networks
   std::uint32_t draw = 0;    // the step, or the epoch
+  Index first = 0;           // what the others of a batch have drawn before
 
   struct Words {
     std::uint32_t word[4];
@@ -54,7 +55,7 @@ struct Philox {
     return c;
   }
   SEGMED_HD Words bits(Index i) const {
-    const std::uint64_t u = std::uint64_t(i);
+    const std::uint64_t u = std::uint64_t(first + i);
     return rounds(
         {{std::uint32_t(u), std::uint32_t(u >> 32) ^ (std::uint32_t(purpose) << 24), draw, stream}},
         std::uint32_t(seed), std::uint32_t(seed >> 32));

@@ -136,6 +136,7 @@ struct LoaderCase {
 struct LoaderOptions {
   SampleOptions sample = {};
   Index batch = 2;
+  Index share = 0, shares = 1;  // which of equal parts of each batch this loader yields
   std::uint64_t seed = 1;
   std::uint32_t stream = 0;  // 0 for D_0, 1 for D_1: streams know nothing of each other
   int workers = 1;           // threads that prepare batches ahead; 0: none
@@ -143,7 +144,8 @@ struct LoaderOptions {
 };
 
 /// Batches of patches. batch(step) depends on the seed, the step, the stream and the cases, and on
-/// nothing else: not on the number of workers, on the order of calls, or on another loader.
+/// nothing else: not on the number of workers, on the order of calls, or on another loader. The
+/// shares of a batch, one after the other, are the batch.
 ///
 /// Every epoch goes through all cases in an order of its own. Where a case fails to load, the next
 /// one in that epoch's order which loads takes its place; faults() lists the failures.
@@ -159,6 +161,10 @@ class Loader {
     require<ConfigError>(options.batch >= 1 && options.workers >= 0 && options.ahead >= 1, "loader",
                          "a batch of ", options.batch, ", ", options.workers, " workers and ",
                          options.ahead, " batches ahead");
+    require<ConfigError>(options.shares >= 1 && options.batch % options.shares == 0 &&
+                             options.share >= 0 && options.share < options.shares,
+                         "loader", "a batch of ", options.batch, " patches cannot be shared by ",
+                         options.shares, " ranks; give a multiple of ", options.shares);
     for (int k = 0; k < options.workers; ++k) threads_.emplace_back([this] { work(); });
   }
   Loader(const Loader&) = delete;
@@ -209,7 +215,8 @@ class Loader {
   Batch make(Index step) {
     Batch patches;
     const Index n = cases();
-    for (Index slot = 0; slot < options_.batch; ++slot) {
+    const Index count = options_.batch / options_.shares, first = options_.share * count;
+    for (Index slot = first; slot < first + count; ++slot) {
       const Index position = step * options_.batch + slot, epoch = position / n;
       const Philox random{options_.seed, Purpose::sample, options_.stream, std::uint32_t(epoch)};
       const std::vector<Index> order = shuffled(n, random);

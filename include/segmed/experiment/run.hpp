@@ -5,7 +5,8 @@
 
 namespace segmed {
 
-/// Trains `net`: D_0 with the loss, D_1 as the policy wants.
+/// Trains `net`: D_0 with the loss, D_1 as the policy wants. Ranks that train together share each
+/// batch, and compute what one process computes with the whole batch.
 ///
 ///   throws   ConfigError for options, DataError when no case can be loaded, Error when the loss
 ///            stays without a finite gradient
@@ -21,7 +22,7 @@ RunReport run(const RunOptions& options, TrainingData data, Net& net, const Loss
                        "a 2-D network takes patches of one slice; give patch {", options.patch[0],
                        ", ", options.patch[1], ", 1}");
   Trainer<Net, Loss, P, Optimizer> trainer(net, loss, policy, optimizer, options.seed,
-                                           options.average, options.max_norm);
+                                           options.average, options.max_norm, options.ranks);
   return RunSession<F>(options, std::move(data), trainer).run();
 }
 /// Likewise, on the cases of a cohort.

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include <segmed/backend/communicator.hpp>
 #include <segmed/core/schedule.hpp>
 #include <segmed/data/loader.hpp>
 #include <segmed/train/checkpoint.hpp>
@@ -21,7 +22,7 @@ struct RunOptions {
   double minutes = 0;
   std::uint64_t seed = 1;
   Extent3 patch = {32, 32, 32};  // x, y, z in voxels; z = 1 for 2-D networks
-  Index batch = 2;               // patches of D_0, and as many of D_1, per step
+  Index batch = 2;  // patches of D_0, and as many of D_1, per step: of all ranks together
   std::optional<Preparation> preparation =
       {};  // none: own spacing, each scan by its mean and deviation
   Augment augment = {};
@@ -39,6 +40,7 @@ struct RunOptions {
   ModelCard card = {};             // goes into every checkpoint
   std::map<std::string, std::string> metadata = {};  // likewise
   const std::atomic<bool>* stop = nullptr;           // set by a signal: save and return
+  Ranks ranks = {};  // who trains with this process: all give the same options, the first writes
 
   // Which cases train, by number; none: all `full` ones as D_0, `partial` and `unlabelled` as D_1.
   std::optional<std::vector<LoaderCase>> full = {}, partial = {};

@@ -78,6 +78,42 @@ class RunSession {
     return std::min(1.0, watch_.seconds() / (60 * options_.minutes));
   }
   bool stopped() const { return options_.stop && options_.stop->load(); }
+  /// What all ranks agree on before a step, for their clocks differ and each has signals of its
+  /// own.
+  struct Turn {
+    double used;
+    int stopped;
+  };
+  Turn turn() const {
+    const auto all = options_.ranks.gathered(std::vector<Turn>{{used(), stopped()}});
+    return {all[0].used, std::any_of(all.begin(), all.end(), [](Turn t) { return t.stopped; })};
+  }
+  /// Ranks that do not hold the same weights would go on for hours without a word.
+  void check_same(const char* when) const {
+    if (options_.ranks.alone()) return;
+    const auto all = options_.ranks.gathered(std::vector<std::uint64_t>{learner_.fingerprint()});
+    for (std::size_t r = 1; r < all.size(); ++r)
+      require<Error>(all[r] == all[0], "run", when, ", rank ", r,
+                     " holds other weights than rank 0; "
+                     "give all ranks the same program and options, and the same folder");
+  }
+  /// The faults of all ranks, each case once.
+  std::vector<CaseFault> faults() const {
+    std::ostringstream mine;
+    for (const CaseFault& fault : store_->faults())
+      mine << fault.index << ' ' << fault.reason << '\0';
+    std::map<Index, CaseFault> all;
+    for (const std::string& text : options_.ranks.texts(mine.str()))
+      for (std::size_t at = 0, end; at < text.size(); at = end + 1) {
+        end = text.find('\0', at);
+        const std::size_t space = text.find(' ', at);
+        const Index index = std::stoll(text.substr(at, space - at));
+        all[index] = {index, text.substr(space + 1, end - space - 1)};
+      }
+    std::vector<CaseFault> sorted;
+    for (const auto& [index, fault] : all) sorted.push_back(fault);
+    return sorted;
+  }
   LoaderOptions loader_options(std::uint32_t stream) const {
     LoaderOptions o;
     o.sample.patch = options_.patch;
@@ -85,6 +121,7 @@ class RunSession {
     o.sample.augment = options_.augment;
     o.sample.strong_view = learner_.needs().strong_view;
     o.batch = options_.batch;
+    o.share = options_.ranks.rank(), o.shares = options_.ranks.size();
     o.seed = options_.seed;
     o.stream = stream;
     return o;
@@ -117,9 +154,9 @@ class RunSession {
   }
 
   /// Round k starts when k / rounds of the budget are used.
-  void start_round_if_due() {
+  void start_round_if_due(double used) {
     if (!learner_.hooks().start_round) return;
-    const Index due = std::min(options_.rounds - 1, Index(used() * double(options_.rounds)));
+    const Index due = std::min(options_.rounds - 1, Index(used * double(options_.rounds)));
     if (round_ >= due) return;
     round_ = due;
     Round<F> round;
@@ -265,20 +302,22 @@ RunReport RunSession<F>::run() {
   if (options_.resume) load();
   Loader full(store_, data_.classes, data_.full, loader_options(0));
   open_partial();
-  Progress progress(options_.name, options_.quiet);
+  check_same("at the start");
+  const bool writes = options_.ranks.first() && !options_.out.empty();
+  Progress progress(options_.name, options_.quiet || !options_.ranks.first());
   watch_ = StopWatch(report_.seconds);
   watch_.start();
   double saved = watch_.seconds();
-  while (used() < 1 && !stopped()) {
-    start_round_if_due();
+  Turn now = turn();
+  for (; now.used < 1 && !now.stopped; now = turn()) {
+    start_round_if_due(now.used);
     const auto samples = to_samples<F>(full.batch(learner_.step()));
     const auto others = partial_ ? to_samples<F>(partial_->batch(learner_.step())) : Samples<F>{};
-    const double before = used();
     const StepResult result =
-        learner_.step(samples, others, before, options_.schedule(float(before)));
+        learner_.step(samples, others, now.used, options_.schedule(float(now.used)));
     note(result);
     progress.at(used(), line(result));
-    if (!options_.out.empty() && watch_.seconds() - saved >= options_.checkpoint_seconds) {
+    if (writes && watch_.seconds() - saved >= options_.checkpoint_seconds) {
       watch_.stop();
       save();
       watch_.start();
@@ -286,11 +325,12 @@ RunReport RunSession<F>::run() {
     }
   }
   watch_.stop();
-  report_.interrupted = used() < 1;
+  report_.interrupted = now.used < 1;
   report_.steps = learner_.step();
   report_.seconds = watch_.seconds();
-  report_.faults = store_->faults();
-  if (!options_.out.empty()) save();
+  report_.faults = options_.ranks.alone() ? store_->faults() : faults();
+  check_same("at the end");
+  if (writes) save();
   progress.done(report_.interrupted ? "interrupted" : "done");
   return report_;
 }

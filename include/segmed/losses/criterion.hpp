@@ -47,14 +47,13 @@ Scalar<F> voxel_loss(const L& loss, const F& logits, const Labels<typename F::de
   const F z = value(logits);
   const Grid grid = z.grid();
   const Index blocks = (grid.voxels() + voxel_block - 1) / voxel_block;
-  const auto sets = labels.sets();
+  auto sets = labels.sets();
   ClassSums all{nullptr,    nullptr,       sets.read(), AnnotatedSet::all(grid.channels),
                 grid.cases, grid.channels, L::sums};
   const Index width = all.per_case();
   Storage<double, D> sums(grid.cases * width, Uninitialized{}), slopes(grid.cases * width);
   all.sum = sums.write(), all.slope = slopes.write();
-  const VoxelPass<T, L, lanes> pass{loss, z.data(),      labels.classes.read(),
-                                    all,  grid.voxels(), blocks};
+  VoxelPass<T, L, lanes> pass{loss, z.data(), labels.classes.read(), all, grid.voxels(), blocks};
   {
     Storage<double, D> partial(grid.cases * blocks * width, Uninitialized{});
     D::launch_blocks(grid.cases * blocks, VoxelSums<T, L, lanes>{pass, partial.write()});
@@ -63,6 +62,14 @@ Scalar<F> voxel_loss(const L& loss, const F& logits, const Labels<typename F::de
   if constexpr (std::same_as<D, Cpu>)  // elsewhere looking would stop the queue of kernels
     for (Index n = 0; n < grid.cases; ++n)
       if (all.sum[(n + 1) * width - 1] > 0) fail_for_stranger(labels, grid.channels);
+  if (const Ranks& ranks = Ranks::current(); !ranks.alone()) {
+    // The finish is that of the whole batch; this rank then goes on with the slopes of its cases.
+    sums = gathered(sums), sets = gathered(sets);
+    slopes = Storage<double, D>(sums.size());
+    all.cases = grid.cases * ranks.size();
+    all.sum = sums.write(), all.slope = slopes.write(), all.annotated = sets.read();
+    pass.all = all.own(grid.cases * ranks.rank(), grid.cases);
+  }
   Scalar<F> y(z.tracked());
   D::launch(1, FinishSums<L, W>{loss, all, y.value().write()});
   record_scalar(y, [=, kept = labels.classes](const W* g) {

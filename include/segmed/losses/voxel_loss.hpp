@@ -60,6 +60,13 @@ struct ClassSums {
   SEGMED_HD bool counts(Index n, Index c) const {
     return annotated[n].has(c) && !unlabelled(n) && (c > 0 || joined || complete(n));
   }
+  /// Some of the cases.
+  ClassSums own(Index first, Index count) const {
+    ClassSums part = *this;
+    part.sum += first * per_case(), part.slope += first * per_case(), part.annotated += first;
+    part.cases = count;
+    return part;
+  }
   /// The sums that belong to a later part of a composition.
   SEGMED_HD ClassSums from(int first) const {
     ClassSums part = *this;

@@ -8,6 +8,9 @@
 //   static constexpr Needs needs what the loader shall prepare
 //   members(self, visit)         what it owns: trained with the student, or inside of a Frozen
 //   save / load                  plain state that a checkpoint shall keep
+//
+// Where several ranks train together, all of them must compute the same terms: a branch that looks
+// at samples asks `Ranks::current().any(condition)`.
 #pragma once
 #include <functional>
 
@@ -114,12 +117,12 @@ const auto& predictor(const P& policy, const Net& student) {
     return student;
 }
 
-/// Whether somebody annotated a class in one of the samples.
+/// Whether somebody annotated a class in one of the samples, those of other ranks included.
 template <FeatureMap F>
 bool any_annotated(const Samples<F>& samples) {
-  for (const AnnotatedSet& set : samples.labels.annotated)
-    if (!set.none()) return true;
-  return false;
+  bool some = false;
+  for (const AnnotatedSet& set : samples.labels.annotated) some |= !set.none();
+  return Ranks::current().any(some);
 }
 /// The usual term of the labels: D_0, and D_1 as far as it is annotated if the loss can tell.
 template <class Net, class Loss>

@@ -4,6 +4,7 @@
 #include <limits>
 #include <optional>
 
+#include <segmed/autograd/gradient_sum.hpp>
 #include <segmed/autograd/group.hpp>
 #include <segmed/semi/policy.hpp>
 #include <segmed/train/checkpoint.hpp>
@@ -39,6 +40,14 @@ class Learner {
   virtual F predict(const F& image) const = 0;
   /// Steps done.
   Index step() const { return step_; }
+  /// A number that tells other weights, of the policy's networks too, or another step.
+  std::uint64_t fingerprint() {
+    std::uint64_t hash = hash_of(std::to_string(step_));
+    for (const Inventory& part : learning())
+      for (const auto& at : part.leaves)
+        if (at.leaf->trainable()) hash = 31 * hash + hash_of(at.leaf->stored().bytes);
+    return hash;
+  }
 
   /// Keeps everything that later steps depend on, and the network to predict with as "network".
   void save(Checkpoint& point) {
@@ -84,9 +93,9 @@ class Trainer final : public Learner<typename Net::Features> {
   Needs needs() const override { return needs_of<Policy>(); }
 
   /// `average`: how much of the averaged weights a step keeps; 0 keeps no average. `max_norm`: the
-  /// longest gradient; 0 clips nothing.
+  /// longest gradient; 0 clips nothing. `ranks`: who trains with it, each on its share of a batch.
   Trainer(Net& net, const Loss& loss, Policy& policy, const Optimizer& optimizer,
-          std::uint64_t seed, float average, double max_norm)
+          std::uint64_t seed, float average, double max_norm, const Ranks& ranks = {})
       : net_(net),
         loss_(loss),
         policy_(policy),
@@ -94,9 +103,11 @@ class Trainer final : public Learner<typename Net::Features> {
         average_keep_{average},
         max_norm_(max_norm > 0 ? max_norm : std::numeric_limits<double>::infinity()),
         seed_(seed),
+        ranks_(ranks),
         clock_(seed),
         trained_(Role::trained, net, policy),
-        frozen_(Role::frozen, policy) {
+        frozen_(Role::frozen, policy),
+        gradients_(trained_, ranks) {
     if (average > 0) {
       average_.emplace(Net(net));
       averaged_.emplace(Role::frozen, *average_);
@@ -105,6 +116,7 @@ class Trainer final : public Learner<typename Net::Features> {
 
   StepResult step(const Samples<F>& full, const Samples<F>& partial, double progress,
                   float factor) override {
+    const RanksScope together(ranks_);
     clock_.set({seed_, std::uint32_t(step_), float(progress), sigmoid_ramp(float(progress)),
                 optimizer_.rate * factor});
     SemiStep<Net, Loss> now(net_, loss_, full, partial, clock_);
@@ -112,7 +124,8 @@ class Trainer final : public Learner<typename Net::Features> {
     trained_.clear_grads();
     const auto labelled = supervised_by(policy_, now);
     const auto total = labelled + policy_.loss(now);
-    backward(total);
+    backward(total, gradients_.begin());
+    gradients_.finish();
     StepResult result;
     result.norm = update(optimizer_, trained_, clock_, max_norm_);
     result.skipped = !std::isfinite(result.norm);
@@ -160,8 +173,10 @@ class Trainer final : public Learner<typename Net::Features> {
   WeightAverage average_keep_;
   double max_norm_;
   std::uint64_t seed_;
+  Ranks ranks_;
   Clock<D> clock_;
   Group<W, D> trained_, frozen_;
+  GradientSum<W, D> gradients_;
   std::optional<Frozen<Net>> average_;
   std::optional<Group<W, D>> averaged_;
   int skipped_ = 0;

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <segmed/backend/communicator.hpp>
 #include <segmed/core/clock.hpp>
 #include <segmed/tensor/storage.hpp>
 
@@ -17,7 +18,7 @@ class Clock {
   void set(const Ticks& now) {
     host_ = now;
     D::copy(ticks_.write(), &host_, sizeof host_);
-    Draws::current() = {now.seed, now.step, 0};
+    Draws::current() = {now.seed, now.step, 0, std::uint32_t(Ranks::current().rank())};
   }
   const Ticks* ticks() const { return ticks_.read(); }
   /// A weight that follows the warm-up of consistency terms.

@@ -1,0 +1,22 @@
+// SPDX-License-Identifier: Apache-2.0
+// One rank fails while the others wait for it: by an exception, or by never coming.
+#include <chrono>
+#include <string>
+#include <thread>
+
+#include <segmed/distributed/mpi.hpp>
+
+int main(int, char** arguments) {
+  using namespace segmed;
+  const std::string how = arguments[1];
+  return with_mpi(
+      [&](Mpi& mpi) {
+        const Ranks ranks(mpi);
+        ranks.any(true);
+        if (mpi.rank() == 1 && how == "throws") fail<DataError>("test", "rank 1 has had enough");
+        if (mpi.rank() == 1 && how == "hangs") std::this_thread::sleep_for(std::chrono::hours(1));
+        ranks.any(true);
+        return 0;
+      },
+      how == "hangs" ? 1 : 100);
+}
