@@ -214,16 +214,13 @@ struct Divide {
     return -a / (b * b);
   }
 };
-/// Keeps an element, or a whole channel of a case, with probability 1 - rate. The pull draws the
-/// mask again; it is stored nowhere.
+/// Keeps an element with probability 1 - rate. The pull draws the mask again; it is stored nowhere.
 struct Drop {
   Philox random;
   float rate;
-  Index channels = 0, per_case = 0;  // set: one draw per (case, channel)
   template <class W>
   SEGMED_HD W slope(W, Index i) const {
-    const Index drawn = channels ? i / per_case * channels + i % channels : i;
-    return random.uniform(drawn) < rate ? W(0) : W(1 / (1 - rate));
+    return random.uniform(i) < rate ? W(0) : W(1 / (1 - rate));
   }
   template <class W>
   SEGMED_HD W operator()(W x, Index i) const {
@@ -326,15 +323,58 @@ F dropout(const F& x, float rate) {
   if (rate == 0 || !Mode::current().training) return x;
   return map(math::Drop{Draws::next(Purpose::dropout), rate}, x);
 }
+template <class W>
+struct DropFactors {  // one item per (case, channel)
+  math::Drop drop;
+  W* out;
+  SEGMED_HD void operator()(Index i) const { out[i] = drop.slope(W(0), i); }
+};
+template <class T>
+struct ScaleChannels {
+  const Wide<T>* factor;  // per (case, channel)
+  const T* x;
+  Index voxels, channels;
+  T* y;
+  SEGMED_HD void operator()(Index row, Index c) const {
+    const Index i = row * channels + c;
+    y[i] = T(Wide<T>(x[i]) * factor[row / voxels * channels + c]);
+  }
+};
+template <class T>
+struct ScaleChannelsPull {
+  const Wide<T>* factor;
+  const T* g;
+  Index voxels, channels;
+  T* gx;
+  SEGMED_HD void operator()(Index row, Index c) const {
+    const Index i = row * channels + c;
+    gx[i] = T(Wide<T>(gx[i]) + factor[row / voxels * channels + c] * Wide<T>(g[i]));
+  }
+};
 /// The same for whole channels of a case.
 template <FeatureMap F>
 F channel_dropout(const F& x, float rate) {
   require<ConfigError>(rate >= 0 && rate < 1, "channel_dropout", "rate ", rate,
                        " is outside of [0, 1)");
   if (rate == 0 || !Mode::current().training) return x;
-  const Grid g = x.grid();
-  return map(math::Drop{Draws::next(Purpose::dropout), rate, g.channels, g.voxels() * g.channels},
-             x);
+  using T = typename F::value_type;
+  using D = typename F::device;
+  const F from = value(x);
+  const Grid grid = from.grid();
+  // Drawn once, since all voxels of a channel ask for the same number.
+  Storage<Wide<T>, D> factors(grid.cases * grid.channels, Uninitialized{});
+  D::launch(factors.size(),
+            DropFactors<Wide<T>>{{Draws::next(Purpose::dropout), rate}, factors.write()});
+  F y(grid, from.tracked());
+  D::launch_rows(grid.rows(), grid.channels,
+                 ScaleChannels<T>{factors.read(), from.data(), grid.voxels(), grid.channels,
+                                  y.mutable_data()});
+  record_dense(y, {}, [=](const T* g) {
+    D::launch_rows(grid.rows(), grid.channels,
+                   ScaleChannelsPull<T>{factors.read(), g, grid.voxels(), grid.channels,
+                                        from.gradient_to_add()});
+  });
+  return y;
 }
 /// Gaussian noise, in the units of the image as the network sees it.
 template <FeatureMap F>
