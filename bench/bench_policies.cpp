@@ -2,9 +2,9 @@
 // One step of training with every policy, beside the passes through networks that it needs: a
 // policy that takes more than 1.15 times as long makes copies or passes that nobody asked for.
 //
-//   step_ms, passes_ms   medians of a step and of its passes, which take turns; processor time of
-//                        all threads, which other programs disturb least
-//   ratio                the median of step / passes
+//   step_ms, passes_ms   the shortest of the steps and of their passes, which take turns; processor
+//                        time of all threads, to which other programs can only add
+//   ratio                of these two
 //   peak_MiB             what a step holds at most, the policy's own networks included
 #include <ctime>
 
@@ -96,6 +96,7 @@ struct Passes {
   Index decoders = 0;         // a decoder forward, its loss and backward
   Index other_decoders = 0;   // one that raises linearly and one that repeats, likewise
   Index decoder_forward = 0;  // a decoder forward alone
+  Index heads = 0;            // one that reads what the decoder gives, forward and backward
   Index critics = 0;          // a critic forward and backward
   Index networks = 1;         // that the optimizer moves or that follow one
 
@@ -134,6 +135,7 @@ Samples<F> samples(bool quick, std::uint32_t stream, AnnotatedSet annotated) {
 struct Network {
   Net net;
   AnyDecoder<F> decoder, linear, nearest;
+  Conv<F> head;
   Critic<F> critic;
   Frozen<Net> slow;
   Samples<F> batch;
@@ -147,10 +149,11 @@ struct Network {
         decoder(net.branch({})),
         linear(net.branch({.raise = Raise::linear})),
         nearest(net.branch({.raise = Raise::nearest})),
+        head(quick ? 4 : 8, classes - 1, {.kernel = 1}),
         critic(classes + 1),
         slow{net},
         batch(samples(quick, 3, AnnotatedSet::all(classes))),
-        group(Role::trained, net, decoder, linear, nearest, critic),
+        group(Role::trained, net, decoder, linear, nearest, head, critic),
         followers(Role::frozen, slow) {
     clock.set({.rate = 1e-3f});
     const auto leaf = [](const F& x) { return F::leaf(x.grid(), x.dense().value.host()); };
@@ -163,14 +166,18 @@ struct Network {
     const Criterion<Loss> criterion{};
     for (Index i = 0; i < passes.students; ++i) backward(criterion(net(batch.image), batch.labels));
     for (Index i = 0; i < passes.forward; ++i) no_grad([&] { return value(net(batch.image)); });
-    const auto decoded = [&](const AnyDecoder<F>& by) {
+    const auto fresh = [&] {
       for (const F& level : levels) level.dense().grad->sum = {};
+    };
+    const auto decoded = [&](const AnyDecoder<F>& by) {
+      fresh();
       backward(criterion(by(levels), batch.labels));
     };
     for (Index i = 0; i < passes.decoders; ++i) decoded(decoder);
     for (Index i = 0; i < passes.other_decoders; ++i) decoded(linear), decoded(nearest);
     for (Index i = 0; i < passes.decoder_forward; ++i)
       no_grad([&] { return value(decoder(levels)); });
+    for (Index i = 0; i < passes.heads; ++i) fresh(), backward(mean(head(levels[0])));
     for (Index i = 0; i < passes.critics; ++i) {
       probabilities.dense().grad->sum = {};
       backward(mean(critic(probabilities, batch.image)));
@@ -250,7 +257,8 @@ const std::vector<Case>& all_policies() {
              [](Net& net) { return CrossConsistency<Net>(net); }),
       policy("mcnet", {.students = 2, .other_decoders = 2, .networks = 2},
              [](Net& net) { return MutualConsistency<Net>(net); }),
-      policy("dtc", {.students = 2}, [](Net& net) { return DualTask<Net>::of(net, classes); }),
+      policy("dtc", {.students = 2, .heads = 2},
+             [](Net& net) { return DualTask<Net>::of(net, classes); }),
       policy("dan", {.students = 2, .critics = 3},
              [](Net&) { return Adversarial<Net>::of(classes); }),
       policy("cps", {.students = 4, .networks = 2},
@@ -282,19 +290,14 @@ struct Trial {
   double step() { return learner->step(full, partial, 0.6, 1).total; }
 };
 
-/// Times of all runs so far.
+/// The shortest of all runs so far, in seconds.
 struct Times {
-  std::vector<double> steps, passes, ratios;
-  double peak = 0;
+  double step = INFINITY, passes = INFINITY, peak = 0;
 
-  static double median(std::vector<double> all) {
-    std::nth_element(all.begin(), all.begin() + std::ptrdiff_t(all.size() / 2), all.end());
-    return all.empty() ? 0 : all[all.size() / 2];
-  }
   std::map<std::string, double> found() const {
-    return {{"step_ms", 1e3 * median(steps)},
-            {"passes_ms", 1e3 * median(passes)},
-            {"ratio", median(ratios)},
+    return {{"step_ms", 1e3 * step},
+            {"passes_ms", 1e3 * passes},
+            {"ratio", step / passes},
             {"peak_MiB", peak}};
   }
 };
@@ -317,9 +320,8 @@ bench::Workload workload(const Case& of) {
         return double(std::clock() - start) / CLOCKS_PER_SEC;
       };
       const double wall = bench::seconds_of(
-          [&] { times->steps.push_back(processor_seconds([&] { trial->step(); })); });
-      times->passes.push_back(processor_seconds([&] { network->run(of.needs); }));
-      times->ratios.push_back(times->steps.back() / times->passes.back());
+          [&] { times->step = std::min(times->step, processor_seconds([&] { trial->step(); })); });
+      times->passes = std::min(times->passes, processor_seconds([&] { network->run(of.needs); }));
       return wall;
     };
   };
