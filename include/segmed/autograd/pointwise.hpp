@@ -323,59 +323,6 @@ F dropout(const F& x, float rate) {
   if (rate == 0 || !Mode::current().training) return x;
   return map(math::Drop{Draws::next(Purpose::dropout), rate}, x);
 }
-template <class W>
-struct DropFactors {  // one item per (case, channel)
-  math::Drop drop;
-  W* out;
-  SEGMED_HD void operator()(Index i) const { out[i] = drop.slope(W(0), i); }
-};
-template <class T>
-struct ScaleChannels {
-  const Wide<T>* factor;  // per (case, channel)
-  const T* x;
-  Index voxels, channels;
-  T* y;
-  SEGMED_HD void operator()(Index row, Index c) const {
-    const Index i = row * channels + c;
-    y[i] = T(Wide<T>(x[i]) * factor[row / voxels * channels + c]);
-  }
-};
-template <class T>
-struct ScaleChannelsPull {
-  const Wide<T>* factor;
-  const T* g;
-  Index voxels, channels;
-  T* gx;
-  SEGMED_HD void operator()(Index row, Index c) const {
-    const Index i = row * channels + c;
-    gx[i] = T(Wide<T>(gx[i]) + factor[row / voxels * channels + c] * Wide<T>(g[i]));
-  }
-};
-/// The same for whole channels of a case.
-template <FeatureMap F>
-F channel_dropout(const F& x, float rate) {
-  require<ConfigError>(rate >= 0 && rate < 1, "channel_dropout", "rate ", rate,
-                       " is outside of [0, 1)");
-  if (rate == 0 || !Mode::current().training) return x;
-  using T = typename F::value_type;
-  using D = typename F::device;
-  const F from = value(x);
-  const Grid grid = from.grid();
-  // Drawn once, since all voxels of a channel ask for the same number.
-  Storage<Wide<T>, D> factors(grid.cases * grid.channels, Uninitialized{});
-  D::launch(factors.size(),
-            DropFactors<Wide<T>>{{Draws::next(Purpose::dropout), rate}, factors.write()});
-  F y(grid, from.tracked());
-  D::launch_rows(grid.rows(), grid.channels,
-                 ScaleChannels<T>{factors.read(), from.data(), grid.voxels(), grid.channels,
-                                  y.mutable_data()});
-  record_dense(y, {}, [=](const T* g) {
-    D::launch_rows(grid.rows(), grid.channels,
-                   ScaleChannelsPull<T>{factors.read(), g, grid.voxels(), grid.channels,
-                                        from.gradient_to_add()});
-  });
-  return y;
-}
 /// Gaussian noise, in the units of the image as the network sees it.
 template <FeatureMap F>
 F add_noise(const F& x, float deviation) {
