@@ -17,6 +17,7 @@
 #include <fstream>
 #include <functional>
 #include <iostream>
+#include <map>
 #include <memory>
 #include <sstream>
 #include <string>
@@ -38,6 +39,8 @@ struct Workload {
   std::function<Run()> prepare;
   double flops = 0;  // of the direct algorithm
   double bytes = 0;  // that any implementation has to read and write
+  /// What else the runs found out, by name.
+  std::function<std::map<std::string, double>()> found = {};
 };
 /// An error that was found, and what is allowed.
 struct Check {
@@ -172,6 +175,8 @@ inline void add_to_google_benchmark(Bench& bench, const std::vector<int>& thread
               state.counters["GBps"] = w.bytes / mean * 1e-9;
               state.counters["pct_bw"] = 100 * w.bytes / mean / roofline().bytes;
             }
+            if (w.found)
+              for (const auto& [name, value] : w.found()) state.counters[name] = value;
           })
           ->UseManualTime()
           ->Unit(benchmark::kMillisecond);

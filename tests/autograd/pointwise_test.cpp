@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "oracle.hpp"
 #include <segmed/autograd/normalize.hpp>
+#include <segmed/autograd/perturb.hpp>
 #include <segmed/autograd/pointwise.hpp>
 
 TEST_SUITE_BEGIN("autograd/pointwise");

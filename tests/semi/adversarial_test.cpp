@@ -1,8 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <set>
-
-#include "step_trial.hpp"
-#include <segmed/nn/any_network.hpp>
+#include "one_step.hpp"
 #include <segmed/semi/adversarial.hpp>
 
 using namespace trial;
@@ -37,12 +34,11 @@ Cube halved(const Cube& in, const Conv<F>& conv) {
   return result;
 }
 /// The logit of one case of 16^3 voxels.
-double logit_of(const Critic<F>& critic, const std::vector<double>& p,
-                const std::vector<float>& image, Index n) {
+double logit_of(const Critic<F>& critic, const Doubles& p, const Doubles& image, Index n) {
   Cube x{16, 4, {}};
   for (std::size_t v = std::size_t(n) * 4096; v < std::size_t(n + 1) * 4096; ++v) {
     for (std::size_t c = 0; c < 3; ++c) x.at.push_back(p[v * 3 + c]);
-    x.at.push_back(double(image[v]));
+    x.at.push_back(image[v]);
   }
   for (const auto& stage : critic.stages) x = halved(x, stage);
   const auto weight = critic.judge.weight.value().host();
@@ -65,14 +61,13 @@ TEST_SUITE("semi/adversarial") {
         CAPTURE(known);
         CAPTURE(other);
         OneStep step;
-        step.full = made_up<F>(std::vector<AnnotatedSet>(std::size_t(known), everything()), 16, 1);
-        step.partial =
-            made_up<F>(std::vector<AnnotatedSet>(std::size_t(other), AnnotatedSet{}), 16, 2);
+        step.full = made_up<F>(std::vector<AnnotatedSet>(std::size_t(known), everything()), 1);
+        step.partial = made_up<F>(std::vector<AnnotatedSet>(std::size_t(other), AnnotatedSet{}), 2);
         Net net = small_net();
         auto policy = narrow();
         double judge = 0, fool = 0;
         for (const auto* samples : {&step.full, &step.partial}) {
-          const auto p = odds(host(net(samples->image)), 3);
+          const auto p = softmax_of(host(net(samples->image)), 3);
           const auto image = host(samples->image);
           for (Index n = 0; n < samples->image.grid().cases; ++n) {
             const double z = logit_of(policy.critic, p, image, n);
@@ -137,7 +132,8 @@ TEST_SUITE("semi/adversarial") {
   TEST_CASE("two dimensions, small extents, any network, and no D_1") {
     using Any = AnyNetwork<F2>;
     OneStep<F2> step;
-    step.full = made_up<F2>({everything()}, 8, 1), step.partial = made_up<F2>({{}}, 8, 2);
+    step.full = made_up<F2>({everything()}, 1, {8, 8, 8}),
+    step.partial = made_up<F2>({{}}, 2, {8, 8, 8});
     Any net{small_net_2d()};
     auto policy = Adversarial<Any>::of(3);
     Group<float, Cpu> all(Role::trained, net, policy);

@@ -1,8 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <set>
-
-#include "step_trial.hpp"
-#include <segmed/nn/any_network.hpp>
+#include "one_step.hpp"
 #include <segmed/semi/copy_paste.hpp>
 
 using namespace trial;
@@ -11,7 +8,7 @@ namespace {
 
 /// Cases of one batch pasted by hand.
 struct ByHand {
-  std::vector<float> image;
+  Doubles image;
   std::vector<std::uint8_t> outside, inside;  // labels
 };
 /// Case pairs (i, j): voxels of i, of j where the box is.
@@ -36,8 +33,8 @@ ByHand by_hand(const PasteBox& box, const Grid& grid, const Samples<F>& a, const
 }
 double criterion(const Net& net, const ByHand& mix, const std::vector<std::uint8_t>& labels,
                  Index cases) {
-  const F image({cases, 16, 16, 16, 1}, Storage<float, Cpu>(mix.image));
-  const auto p = odds(host(net(image)), 3);
+  const auto image = map_of<F>({cases, 16, 16, 16, 1}, mix.image);
+  const auto p = probabilities(net, image);
   return dice(p, labels, 3, std::size_t(cases)) + cross_entropy(p, labels, 3);
 }
 
@@ -103,7 +100,7 @@ TEST_SUITE("semi/copy_paste") {
       step.now(net);  // the same draws
       const PasteBox box = PasteBox::draw(step.full.image.grid(), policy.side);
       auto answers =
-          completed(step.partial.labels, host(policy.teacher.module(step.partial.image)), 3);
+          completed(step.partial.labels, host(policy.teacher.module(step.partial.image)));
       const auto known = step.full.labels.classes.host();
       if (largest) {
         const auto all = labels_of<Cpu>(step.full.image.grid(), answers, 3);
@@ -120,8 +117,8 @@ TEST_SUITE("semi/copy_paste") {
   }
   TEST_CASE("batches of other sizes meet in turn") {
     OneStep step;
-    step.full = made_up<F>({everything(), everything(), everything()}, 16, 1);
-    step.partial = made_up<F>({AnnotatedSet{}}, 16, 2);
+    step.full = made_up<F>({everything(), everything(), everything()}, 1);
+    step.partial = made_up<F>({AnnotatedSet{}}, 2);
     Net net = small_net();
     CopyPaste<Net> policy{.teacher = {small_net(2)}, .largest = false};
     auto now = step.now(net);
@@ -129,7 +126,7 @@ TEST_SUITE("semi/copy_paste") {
     step.now(net);
     const PasteBox box = PasteBox::draw(step.full.image.grid(), policy.side);
     const auto answers =
-        completed(step.partial.labels, host(policy.teacher.module(step.partial.image)), 3);
+        completed(step.partial.labels, host(policy.teacher.module(step.partial.image)));
     const auto known = step.full.labels.classes.host();
     const Grid grid = step.full.image.grid();
     const auto to = by_hand(box, grid, step.full, step.partial, known, answers, {{0, 0}, {1, 0}});

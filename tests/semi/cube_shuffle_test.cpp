@@ -1,9 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <set>
-
-#include "step_trial.hpp"
+#include "one_step.hpp"
 #include <segmed/autograd/gradient_check.hpp>
-#include <segmed/nn/any_network.hpp>
 #include <segmed/semi/copy_paste.hpp>
 #include <segmed/semi/cube_shuffle.hpp>
 
@@ -69,7 +66,7 @@ TEST_SUITE("semi/cube_shuffle") {
     const auto order =
         CubeExchange<Cpu>::draw(CubeCut::of(step.full.image.grid(), 3), 4).there.host();
     const auto full = host(step.full.image), partial = host(step.partial.image);
-    std::vector<float> image(4 * 4096), logits(4 * 4096 * 3);
+    Doubles image(4 * 4096), logits(4 * 4096 * 3);
     const auto source = [&](std::size_t n, std::size_t v) {
       const Index cube = cube_of(v);
       return cube < 0 ? n : std::size_t(order[std::size_t(cube) * 4 + n]);
@@ -79,14 +76,14 @@ TEST_SUITE("semi/cube_shuffle") {
         const std::size_t from = source(n, v);
         image[n * 4096 + v] = from < 2 ? full[from * 4096 + v] : partial[(from - 2) * 4096 + v];
       }
-    const auto mixed = host(net(F({4, 16, 16, 16, 1}, Storage<float, Cpu>(image))));
+    const auto mixed = host(net(map_of<F>({4, 16, 16, 16, 1}, image)));
     for (std::size_t n = 0; n < 4; ++n)
       for (std::size_t v = 0; v < 4096; ++v)
         for (std::size_t c = 0; c < 3; ++c)
           logits[(source(n, v) * 4096 + v) * 3 + c] = mixed[(n * 4096 + v) * 3 + c];
-    const auto p = odds(logits, 3);
+    const auto p = softmax_of(logits, 3);
     const auto answers =
-        completed(step.partial.labels, host(policy.teacher.module(step.partial.image)), 3);
+        completed(step.partial.labels, host(policy.teacher.module(step.partial.image)));
     const auto half = p.begin() + Index(p.size()) / 2;
     const double expected = dice({p.begin(), half}, step.full.labels.classes.host(), 3, 2) +
                             0.4 * dice({half, p.end()}, answers, 3, 2);

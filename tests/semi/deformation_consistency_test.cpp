@@ -1,17 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "policy_trial.hpp"
-#include "step_by_hand.hpp"
+#include "one_step.hpp"
 #include <segmed/semi/deformation_consistency.hpp>
 
-using namespace one_step;
+using namespace trial;
 
 namespace {
 
 /// x read linearly at displaced positions, the edge repeated.
-std::vector<double> read_at(const std::vector<double>& x, const std::vector<double>& by,
-                            const Grid& g) {
+Doubles read_at(const Doubles& x, const Doubles& by, const Grid& g) {
   const Index e[3] = {g.depth, g.height, g.width};
-  std::vector<double> out(x.size());
+  Doubles out(x.size());
   for (Index row = 0; row < g.rows(); ++row) {
     const Index v = row % g.voxels();
     const Index from[3] = {v / e[2] / e[1], v / e[2] % e[1], v % e[2]};
@@ -34,34 +32,33 @@ std::vector<double> read_at(const std::vector<double>& x, const std::vector<doub
   }
   return out;
 }
-F3 field_of(const Samples<F3>& d1, const Ticks& at, const DeformationConsistency& policy) {
+F field_of(const Samples<F>& d1, const Ticks& at, const DeformationConsistency& policy) {
   const Philox random{at.seed, Purpose::view, 0, at.step};
-  return smooth_displacement<F3>(random, d1.image.grid(), policy.cell, policy.farthest);
+  return smooth_displacement<F>(random, d1.image.grid(), policy.cell, policy.farthest);
 }
 
 }  // namespace
 
 TEST_SUITE("semi/deformation_consistency") {
   TEST_CASE("the term is its formula") {
-    auto net = small_net<F3>();
-    DeformationConsistency policy{.weight = 0.7f, .farthest = 1.5f, .cell = 6};
-    Step step(net, policy, samples<F3>(2, false, 4, {8, 10, 12}));
+    auto net = small_net();
+    DeformationConsistency policy{.weight = 1.4f, .farthest = 1.5f, .cell = 6};
+    PolicyStep step(net, policy, unlabelled<F>(2, {8, 10, 12}));
     const auto& image = step.partial.image;
-    const auto by = numbers(field_of(step.partial, step.clock.host(), policy));
-    const auto view = read_at(numbers(image), by, image.grid());
-    const F3 warped(image.grid(),
-                    Storage<float, Cpu>(std::vector<float>(view.begin(), view.end())));
+    const auto by = host(field_of(step.partial, step.clock.host(), policy));
+    const auto view = read_at(host(image), by, image.grid());
+    const auto warped = map_of<F>(image.grid(), view);
     const auto answer = read_at(probabilities(net, image), by, image.grid().with_channels(3));
     CHECK(step.term() ==
           doctest::Approx(0.7 * mean_square_of(probabilities(net, warped), answer)).epsilon(1e-5));
     // Each image of the batch is deformed in its own way.
-    CHECK(std::vector<double>(by.begin(), by.begin() + long(by.size()) / 2) !=
-          std::vector<double>(by.begin() + long(by.size()) / 2, by.end()));
+    CHECK(Doubles(by.begin(), by.begin() + long(by.size()) / 2) !=
+          Doubles(by.begin() + long(by.size()) / 2, by.end()));
   }
   TEST_CASE("the gradient goes through both answers") {
-    auto net = small_net<F3>();
-    DeformationConsistency policy{.weight = 1, .farthest = 1.5f, .cell = 6};
-    Step step(net, policy, samples<F3>(2, false, 4));
+    auto net = small_net();
+    DeformationConsistency policy{.weight = 2, .farthest = 1.5f, .cell = 6};
+    PolicyStep step(net, policy, unlabelled<F>(2));
     const auto gradient = step.gradient();
     const auto& image = step.partial.image;
     const auto field = field_of(step.partial, step.clock.host(), policy);
@@ -78,20 +75,20 @@ TEST_SUITE("semi/deformation_consistency") {
     CHECK(distance(sum, gradient) < 1e-4);
   }
   TEST_CASE("an answer that does not depend on the image is consistent") {
-    auto net = small_net<F3>();
+    auto net = small_net();
     for (auto& at : Inventory(net).leaves)
       if (at.path.starts_with("head")) {
-        auto* head = dynamic_cast<F3::P*>(at.leaf);
+        auto* head = dynamic_cast<F::P*>(at.leaf);
         REQUIRE(head != nullptr);
         head->value().assign(std::vector<float>(std::size_t(head->size()), 0.0f));
       }
     DeformationConsistency policy;
-    Step step(net, policy, samples<F3>(1, false, 4));
+    PolicyStep step(net, policy, unlabelled<F>(1));
     CHECK(step.term() < 1e-12);
   }
   TEST_CASE("a smooth displacement stays within its bounds and changes slowly") {
     const Grid grid{2, 24, 40, 17, 1};
-    const auto by = smooth_displacement<F3>(Philox{3}, grid, 8, 1.5f);
+    const auto by = smooth_displacement<F>(Philox{3}, grid, 8, 1.5f);
     CHECK(by.grid() == grid.with_channels(3));
     const auto values = by.dense().value.host();
     float most = 0, steepest = 0;
@@ -111,11 +108,11 @@ TEST_SUITE("semi/deformation_consistency") {
       far = std::max(far, std::abs(d));
     CHECK(far <= 2);
     CHECK(far > 1);
-    CHECK_THROWS_AS(smooth_displacement<F3>(Philox{}, grid, 0, 1), ConfigError);
+    CHECK_THROWS_AS(smooth_displacement<F>(Philox{}, grid, 0, 1), ConfigError);
   }
   TEST_CASE("two dimensions, erased networks, any number of threads, and stops") {
     check_flat_and_erased([](const auto&) { return DeformationConsistency{.cell = 4}; });
     check_threads([](const auto&) { return DeformationConsistency{.cell = 8}; });
-    trial::check_resumes([](const auto&) { return DeformationConsistency{.cell = 8}; });
+    check_resumes([](const auto&) { return DeformationConsistency{.cell = 8}; });
   }
 }

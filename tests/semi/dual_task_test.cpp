@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "step_trial.hpp"
+#include "one_step.hpp"
 #include <segmed/autograd/gradient_check.hpp>
-#include <segmed/nn/any_network.hpp>
 #include <segmed/semi/dual_task.hpp>
 
 using namespace trial;
@@ -31,14 +30,13 @@ std::vector<double> by_hand(const std::vector<std::uint8_t>& mask, const Extent3
   return distance;
 }
 /// What the head makes of features.
-std::vector<double> levels(const DualTask<Net>& policy, const std::vector<float>& features) {
+std::vector<double> levels(const DualTask<Net>& policy, const Doubles& features) {
   const auto weight = policy.head.weight.value().host(), bias = policy.head.bias.value().host();
   std::vector<double> s;
   for (std::size_t v = 0; v < features.size() / 4; ++v)
     for (std::size_t c = 0; c < 2; ++c) {
       double z = double(bias[c]);
-      for (std::size_t i = 0; i < 4; ++i)
-        z += double(weight[i * 2 + c]) * double(features[v * 4 + i]);
+      for (std::size_t i = 0; i < 4; ++i) z += double(weight[i * 2 + c]) * features[v * 4 + i];
       s.push_back(std::tanh(z));
     }
   return s;
@@ -86,7 +84,7 @@ TEST_SUITE("semi/dual_task") {
     double regression = 0, agreement = 0;
     for (const auto* samples : {&step.full, &step.partial}) {
       const auto s = levels(policy, host(net.features(samples->image)));
-      const auto p = odds(host(net(samples->image)), 3);
+      const auto p = softmax_of(host(net(samples->image)), 3);
       for (std::size_t i = 0; i < s.size(); ++i) {
         const double mask = 1 / (1 + std::exp(20 * s[i])), d = mask - p[i / 2 * 3 + i % 2 + 1];
         agreement += d * d / double(2 * s.size());

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Policies with two networks: cross pseudo supervision and cross teaching.
-#include "step_trial.hpp"
+#include "one_step.hpp"
 #include <segmed/losses/partial.hpp>
-#include <segmed/nn/any_network.hpp>
 #include <segmed/semi/cross_pseudo_supervision.hpp>
 #include <segmed/semi/cross_teaching.hpp>
 
@@ -17,8 +16,8 @@ Net deeper_net(std::uint64_t seed = 2) {
 template <class Measure>
 double expected(OneStep<>& step, const Net& net, const Net& second, Measure measure) {
   const auto mine = host(net(step.partial.image)), theirs = host(second(step.partial.image));
-  return measure(odds(mine, 3), completed(step.partial.labels, theirs, 3)) +
-         measure(odds(theirs, 3), completed(step.partial.labels, mine, 3));
+  return measure(softmax_of(mine, 3), completed(step.partial.labels, theirs)) +
+         measure(softmax_of(theirs, 3), completed(step.partial.labels, mine));
 }
 double labelled_by(OneStep<>& step, Net& second) { return step.now(second).labelled_full().host(); }
 

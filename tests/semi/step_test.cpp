@@ -48,12 +48,12 @@ Net deep_net() {
 TEST_SUITE("semi/step") {
   TEST_CASE("encoder and decoder run once, whoever asks and in whatever order") {
     const Scope forward([](Mode& m) { m.record = false; });
-    OneStep<F> step(false, AnnotatedSet::all(3));
+    OneStep step;
+    step.partial = made_up<F>({everything(), everything()}, 2);
     Counting net{deep_net()};
     const auto whole = host(net(step.partial.image));
-    const Loss loss{};
     {
-      auto now = step.now(net, loss);
+      auto now = step.now(net);
       encoded = decoded = 0;
       CHECK(host(now.logits_partial()) == whole);
       CHECK(host(net.net.classify(now.features_partial())) == whole);
@@ -78,6 +78,38 @@ TEST_SUITE("semi/step") {
     CHECK(encoded == 1);
     CHECK(decoded == 1);
   }
+  TEST_CASE("what is kept can be trained, even if nobody recorded when it was asked for first") {
+    const auto gradient = [](auto first) {
+      Net net({.classes = 3, .widths = {4, 8}, .dropout = 0.5f});
+      Group<float, Cpu> group(Role::trained, net);
+      group.clear_grads();
+      OneStep step;
+      auto now = step.now(net);
+      first(now);
+      CHECK(now.logits_partial().tracked());
+      CHECK(now.levels_full()[0].tracked());
+      CHECK(Mode::current().record);
+      backward(mean(now.logits_partial()) + mean(now.features_full()));
+      return group.grads.host();
+    };
+    const auto usual = gradient([](auto&) {});
+    CHECK(size_of(usual) > 0);
+    CHECK(gradient([](auto& now) { no_grad([&] { return now.logits_partial(); }); }) == usual);
+    CHECK(gradient([](auto& now) { evaluating([&] { return now.logits_partial(); }); }) == usual);
+    CHECK(gradient([](auto& now) { evaluating([&] { return now.features_partial(); }); }) == usual);
+    CHECK(gradient([](auto& now) { evaluating([&] { return now.levels_partial(); }); }) == usual);
+    const auto constants = gradient([](auto& now) {
+      const Scope scope([](Mode& m) { m.weights = false; });
+      now.logits_partial();
+    });
+    CHECK(constants == usual);
+    // A step that began without recording keeps nothing that is recorded.
+    const Scope forward([](Mode& m) { m.record = false; });
+    Net net = small_net();
+    OneStep step;
+    auto now = step.now(net);
+    CHECK_FALSE(now.logits_partial().tracked());
+  }
   TEST_CASE("a network that shows its parts trains with the same bits as one that does not") {
     Net open = small_net();
     Closed closed{small_net()};
@@ -91,10 +123,9 @@ TEST_SUITE("semi/step") {
   }
   TEST_CASE("without D_1 its levels cannot be asked for") {
     Net net = small_net();
-    const Loss loss{};
-    OneStep<F> step;
+    OneStep step;
     step.partial = {};
-    auto now = step.now(net, loss);
+    auto now = step.now(net);
     CHECK_THROWS_WITH_AS(now.levels_partial(), "segmed: SemiStep: this step has no samples of D_1",
                          DataError);
   }

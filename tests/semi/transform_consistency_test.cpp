@@ -1,18 +1,14 @@
 // SPDX-License-Identifier: Apache-2.0
-#include <set>
-
-#include "policy_trial.hpp"
-#include "step_by_hand.hpp"
+#include "one_step.hpp"
 #include <segmed/semi/transform_consistency.hpp>
 
-using namespace one_step;
+using namespace trial;
 
 namespace {
 
 /// x after one quarter turn of a cube in the plane of two axes, channels last, by plain loops.
-std::vector<double> turned(const std::vector<double>& x, const Grid& g, std::size_t first,
-                           std::size_t second) {
-  std::vector<double> out(x.size());
+Doubles turned(const Doubles& x, const Grid& g, std::size_t first, std::size_t second) {
+  Doubles out(x.size());
   const Index e[3] = {g.depth, g.height, g.width};
   for (Index n = 0; n < g.cases; ++n)
     for (Index v = 0; v < g.voxels(); ++v) {
@@ -32,32 +28,32 @@ std::vector<double> turned(const std::vector<double>& x, const Grid& g, std::siz
 
 TEST_SUITE("semi/transform_consistency") {
   TEST_CASE("the term is its formula, whatever is drawn") {
-    auto net = small_net<F3>();
-    TransformConsistency policy{.weight = 0.7f};
-    Step step(net, policy, samples<F3>(2, false, 4));
-    const F3& image = step.partial.image;
+    auto net = small_net();
+    TransformConsistency policy{.weight = 1.4f};
+    PolicyStep step(net, policy, unlabelled<F>(2));
+    const F& image = step.partial.image;
     std::set<int> seen;
     for (std::uint32_t at = 0; at < 12; ++at) {
-      step.clock.set({.seed = 11, .step = at, .progress = 1, .ramp = 1});
+      step.clock.set({.seed = 11, .step = at, .progress = 1, .ramp = 0.5f});
       const Philox random{11, Purpose::view, 0, at};
       const auto change = RightAngles::drawn(random, image, false);
-      auto view = numbers(image), answer = probabilities(net, image);
+      auto view = host(image), answer = probabilities(net, image);
       const Grid grid = image.grid();
       for (int k = 0; k < change.turns; ++k) {
         view = turned(view, grid, change.first, change.second);
         answer = turned(answer, grid.with_channels(3), change.first, change.second);
       }
-      const F3 u(grid, Storage<float, Cpu>(std::vector<float>(view.begin(), view.end())));
       CHECK(step.term() ==
-            doctest::Approx(0.7 * mean_square_of(probabilities(net, u), answer)).epsilon(1e-5));
+            doctest::Approx(0.7 * mean_square_of(probabilities(net, map_of<F>(grid, view)), answer))
+                .epsilon(1e-5));
       seen.insert(int(change.first + change.second) * 4 + change.turns);
     }
     CHECK(seen.size() > 4);  // of nine
   }
   TEST_CASE("each answer is the other's target") {
-    auto net = small_net<F3>();
-    TransformConsistency policy{.weight = 1};
-    Step step(net, policy, samples<F3>(2, false, 4));
+    auto net = small_net();
+    TransformConsistency policy{.weight = 2};
+    PolicyStep step(net, policy, unlabelled<F>(2));
     const auto gradient = step.gradient();
     // Both directions together: half the gradient of the squared distance itself.
     step.clock.set(step.clock.host());
@@ -69,8 +65,8 @@ TEST_SUITE("semi/transform_consistency") {
     CHECK(std::any_of(gradient.begin(), gradient.end(), [](float g) { return g != 0; }));
   }
   TEST_CASE("a quarter turn is made only where it keeps the extents, and never none") {
-    const F3 flat(Grid{1, 2, 3, 3, 1}, Storage<float, Cpu>(18, 0.0f));
-    const F3 brick(Grid{1, 2, 3, 4, 1}, Storage<float, Cpu>(24, 0.0f));
+    const F flat(Grid{1, 2, 3, 3, 1}, Storage<float, Cpu>(18, 0.0f));
+    const F brick(Grid{1, 2, 3, 4, 1}, Storage<float, Cpu>(24, 0.0f));
     std::set<int> turns, mirrored;
     for (std::uint32_t at = 0; at < 60; ++at) {
       const Philox random{1, Purpose::view, 0, at};
@@ -88,6 +84,6 @@ TEST_SUITE("semi/transform_consistency") {
   TEST_CASE("two dimensions, erased networks, any number of threads, and stops") {
     check_flat_and_erased([](const auto&) { return TransformConsistency{.mirrors = true}; });
     check_threads([](const auto&) { return TransformConsistency{}; });
-    trial::check_resumes([](const auto&) { return TransformConsistency{}; });
+    check_resumes([](const auto&) { return TransformConsistency{}; });
   }
 }

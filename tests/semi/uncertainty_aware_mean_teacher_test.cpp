@@ -1,30 +1,29 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "policy_trial.hpp"
-#include "step_by_hand.hpp"
+#include "one_step.hpp"
 #include <segmed/semi/uncertainty_aware_mean_teacher.hpp>
 
-using namespace one_step;
+using namespace trial;
 
 namespace {
 
-using Policy = UncertaintyAwareMeanTeacher<Net<F3>>;
+using Policy = UncertaintyAwareMeanTeacher<Net>;
 const auto make = [](const auto& net) {
   return UncertaintyAwareMeanTeacher<std::remove_cvref_t<decltype(net)>>{.teacher = {net}};
 };
 /// The noise that the n-th random op of the step draws.
-F3 noisy(const F3& image, const Ticks& at, std::uint32_t n, float deviation) {
+F noisy(const F& image, const Ticks& at, std::uint32_t n, float deviation) {
   const Philox random{at.seed, Purpose::noise, n, at.step};
   auto values = image.dense().value.host();
   for (std::size_t i = 0; i < values.size(); ++i)
     values[i] +=
         std::fmax(-2 * deviation, std::fmin(2 * deviation, deviation * random.normal(Index(i))));
-  return F3(image.grid(), Storage<float, Cpu>(values));
+  return F(image.grid(), Storage<float, Cpu>(values));
 }
 /// The term by its formula, and how many voxels took part.
-std::pair<double, double> expected(const Net<F3>& student, const Policy& policy, const F3& image,
+std::pair<double, double> expected(const Net& student, const Policy& policy, const F& image,
                                    const Ticks& at) {
   const auto mine = probabilities(student, image);
-  std::vector<double> target, mean(mine.size());
+  Doubles target, mean(mine.size());
   for (std::uint32_t n = 0; n < std::uint32_t(policy.passes); ++n) {
     const auto p = probabilities(policy.teacher.module, noisy(image, at, n, policy.noise));
     if (n == 0) target = p;
@@ -48,10 +47,11 @@ std::pair<double, double> expected(const Net<F3>& student, const Policy& policy,
 
 TEST_SUITE("semi/uncertainty_aware_mean_teacher") {
   TEST_CASE("the term is its formula, noise and mask drawn again") {
-    auto net = small_net<F3>(1);
-    Policy policy{.teacher = {small_net<F3>(2)}, .passes = 4, .weight = 0.7f, .noise = 0.5f};
+    auto net = small_net(1);
+    Policy policy{.teacher = {small_net(2)}, .passes = 4, .weight = 1.4f, .noise = 0.5f};
     for (const float progress : {0.1f, 0.8f}) {
-      Step step(net, policy, samples<F3>(2, false, 4), progress);
+      PolicyStep step(net, policy, unlabelled<F>(2));
+      step.clock.set({.seed = 11, .step = 3, .progress = progress, .ramp = 0.5f});
       const auto [mean, voxels] = expected(net, policy, step.partial.image, step.clock.host());
       CHECK(voxels > 100);
       CHECK(voxels < 1000);  // of 1024
@@ -63,14 +63,14 @@ TEST_SUITE("semi/uncertainty_aware_mean_teacher") {
     // made of ln 2 would let nobody in.
     const Clock<Cpu> clock;
     const Grid grid{1, 1, 1, 3, 3};
-    const F3 total(grid,
-                   Storage<float, Cpu>(std::vector<float>{1, 1, 0, 0.66f, 0.67f, 0.67f, 2, 0, 0}));
+    const F total(grid,
+                  Storage<float, Cpu>(std::vector<float>{1, 1, 0, 0.66f, 0.67f, 0.67f, 2, 0, 0}));
     CHECK(certain(total, 2, clock.ticks()).dense().value.host() == std::vector<float>{1, 0, 1});
   }
   TEST_CASE("the gradient reaches the student alone, and not where the teacher is undecided") {
-    auto net = small_net<F3>(1);
-    Policy policy{.teacher = {small_net<F3>(2)}, .passes = 2, .noise = 0.5f};
-    Step step(net, policy, samples<F3>(2, false, 4));
+    auto net = small_net(1);
+    Policy policy{.teacher = {small_net(2)}, .passes = 2, .noise = 0.5f};
+    PolicyStep step(net, policy, unlabelled<F>(2));
     CHECK(Index(step.group.params().size()) ==
           Index(Group<float, Cpu>(Role::frozen, policy).params().size()));
     const auto gradient = step.gradient();
@@ -78,7 +78,7 @@ TEST_SUITE("semi/uncertainty_aware_mean_teacher") {
     // Logits that are zero everywhere decide nothing.
     for (auto& at : Inventory(policy.teacher.module).leaves)
       if (at.path.starts_with("head")) {
-        auto* head = dynamic_cast<F3::P*>(at.leaf);
+        auto* head = dynamic_cast<F::P*>(at.leaf);
         REQUIRE(head != nullptr);
         head->value().assign(std::vector<float>(std::size_t(head->size())));
       }
@@ -86,7 +86,7 @@ TEST_SUITE("semi/uncertainty_aware_mean_teacher") {
     for (const float g : step.gradient()) CHECK(g == 0);
   }
   TEST_CASE("noise is cut off where it is told to be") {
-    const F3 zero(Grid{1, 8, 8, 8, 1}, Storage<float, Cpu>(512, 0.0f));
+    const F zero(Grid{1, 8, 8, 8, 1}, Storage<float, Cpu>(512, 0.0f));
     float most = 0;
     for (const float x : add_noise(zero, 0.5f, 0.75f).dense().value.host())
       most = std::max(most, std::abs(x));
@@ -95,6 +95,6 @@ TEST_SUITE("semi/uncertainty_aware_mean_teacher") {
   TEST_CASE("two dimensions, erased networks, any number of threads, and stops") {
     check_flat_and_erased(make);
     check_threads(make);
-    trial::check_resumes(make);
+    check_resumes(make);
   }
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// Changes of feature maps that a decoder shall not mind.
+// Changes of feature maps that what reads them shall not mind.
 #pragma once
 #include <vector>
 
@@ -133,6 +133,61 @@ F attention_dropout(const F& input, float low, float high) {
   return y;
 }
 
+template <class W>
+struct DropFactors {  // one item per (case, channel)
+  math::Drop drop;
+  W* out;
+  SEGMED_HD void operator()(Index i) const { out[i] = drop.slope(W(0), i); }
+};
+template <class T>
+struct ScaleChannels {
+  const Wide<T>* factor;  // per (case, channel)
+  const T* x;
+  Index voxels, channels;
+  T* y;
+  SEGMED_HD void operator()(Index row, Index c) const {
+    const Index i = row * channels + c;
+    y[i] = T(Wide<T>(x[i]) * factor[row / voxels * channels + c]);
+  }
+};
+template <class T>
+struct ScaleChannelsPull {
+  const Wide<T>* factor;
+  const T* g;
+  Index voxels, channels;
+  Additions<T> gx;
+  SEGMED_HD void operator()(Index row, Index c) const {
+    const Index i = row * channels + c;
+    gx.add(i, factor[row / voxels * channels + c] * Wide<T>(g[i]));
+  }
+};
+/// Zeroes whole channels of a case with probability `rate` while training, and scales the others
+/// up.
+template <FeatureMap F>
+F channel_dropout(const F& x, float rate) {
+  require<ConfigError>(rate >= 0 && rate < 1, "channel_dropout", "rate ", rate,
+                       " is outside of [0, 1)");
+  if (rate == 0 || !Mode::current().training) return x;
+  using T = typename F::value_type;
+  using D = typename F::device;
+  const F from = value(x);
+  const Grid grid = from.grid();
+  // Drawn once, since all voxels of a channel ask for the same number.
+  Storage<Wide<T>, D> factors(grid.cases * grid.channels, Uninitialized{});
+  D::launch(
+      factors.size(),
+      DropFactors<Wide<T>>{{Draws::next(Purpose::dropout, factors.size()), rate}, factors.write()});
+  F y(grid, from.tracked());
+  D::launch_rows(grid.rows(), grid.channels,
+                 ScaleChannels<T>{factors.read(), from.data(), grid.voxels(), grid.channels,
+                                  y.mutable_data()});
+  record_dense(y, {}, [=](const T* g) {
+    D::launch_rows(grid.rows(), grid.channels,
+                   ScaleChannelsPull<T>{factors.read(), g, grid.voxels(), grid.channels,
+                                        from.gradient_additions()});
+  });
+  return y;
+}
 /// Channel dropout of every level of an encoder, each with draws of its own.
 template <FeatureMap F>
 std::vector<F> channel_dropout(const std::vector<F>& levels, float rate) {

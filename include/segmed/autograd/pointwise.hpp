@@ -214,16 +214,13 @@ struct Divide {
     return -a / (b * b);
   }
 };
-/// Keeps an element, or a whole channel of a case, with probability 1 - rate. The pull draws the
-/// mask again; it is stored nowhere.
+/// Keeps an element with probability 1 - rate. The pull draws the mask again; it is stored nowhere.
 struct Drop {
   Philox random;
   float rate;
-  Index channels = 0, per_case = 0;  // set: one draw per (case, channel)
   template <class W>
   SEGMED_HD W slope(W, Index i) const {
-    const Index drawn = channels ? i / per_case * channels + i % channels : i;
-    return random.uniform(drawn) < rate ? W(0) : W(1 / (1 - rate));
+    return random.uniform(i) < rate ? W(0) : W(1 / (1 - rate));
   }
   template <class W>
   SEGMED_HD W operator()(W x, Index i) const {
@@ -325,17 +322,6 @@ F dropout(const F& x, float rate) {
   require<ConfigError>(rate >= 0 && rate < 1, "dropout", "rate ", rate, " is outside of [0, 1)");
   if (rate == 0 || !Mode::current().training) return x;
   return map(math::Drop{Draws::next(Purpose::dropout, x.grid().size()), rate}, x);
-}
-/// The same for whole channels of a case.
-template <FeatureMap F>
-F channel_dropout(const F& x, float rate) {
-  require<ConfigError>(rate >= 0 && rate < 1, "channel_dropout", "rate ", rate,
-                       " is outside of [0, 1)");
-  if (rate == 0 || !Mode::current().training) return x;
-  const Grid g = x.grid();
-  return map(math::Drop{Draws::next(Purpose::dropout, g.pairs()), rate, g.channels,
-                        g.voxels() * g.channels},
-             x);
 }
 /// Gaussian noise, in the units of the image as the network sees it.
 template <FeatureMap F>

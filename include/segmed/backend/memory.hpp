@@ -59,6 +59,11 @@ class Memory {
   /// In bytes: given out now, given out at most, and held from the system.
   std::size_t used() const { return read(used_); }
   std::size_t peak() const { return read(peak_); }
+  /// From now on `peak` is what was given out at most since then.
+  void forget_peak() {
+    const std::lock_guard lock(mutex_);
+    peak_ = used_;
+  }
   std::size_t reserved() const { return read(reserved_); }
   /// How often the system was asked for a region.
   std::size_t regions_mapped() const { return read(mapped_); }

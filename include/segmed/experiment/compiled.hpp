@@ -2,6 +2,7 @@
 // What is the same in every program that works with maps of float on the processor. The library
 // segmed::kernels holds it, and whoever links that does not compile it again.
 #pragma once
+#include <segmed/autograd/perturb.hpp>
 #include <segmed/experiment/session.hpp>
 #include <segmed/nn/layer.hpp>
 #include <segmed/train/optimizer.hpp>

@@ -3,6 +3,7 @@
 #include <optional>
 #include <vector>
 
+#include <segmed/autograd/perturb.hpp>
 #include <segmed/nn/layer.hpp>
 
 namespace segmed {

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <vector>
 
+#include <segmed/autograd/perturb.hpp>
 #include <segmed/nn/layer.hpp>
 #include <segmed/semi/policy.hpp>
 

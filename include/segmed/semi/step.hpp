@@ -35,7 +35,8 @@ concept DeepLoss = requires(const L& loss, const std::vector<F>& outputs,
 };
 
 /// Everything a policy sees in one step. The student's outputs are computed once, for whoever asks
-/// first. Without D_1, `partial` is empty and only `full` may be asked for.
+/// first, and as the step began: also who asks within `no_grad` or `evaluating` gets what can be
+/// trained. Without D_1, `partial` is empty and only `full` may be asked for.
 template <Network Net, class Loss>
 class SemiStep {
  public:
@@ -90,22 +91,31 @@ class SemiStep {
   }
 
  private:
+  const Mode began_ = Mode::current();
   struct Seen {
     std::vector<F> levels, outputs;  // the finest first
     std::optional<F> features, logits;
   } full_, partial_;
 
+  /// The student as the step began, for outputs that are kept.
+  Scope as_begun() const {
+    return Scope([this](Mode& m) {
+      m.record = began_.record, m.training = began_.training, m.weights = began_.weights;
+    });
+  }
   static void check(const Samples<F>& samples) {
     require<DataError>(!samples.empty(), "SemiStep", "this step has no samples of D_1");
   }
   const std::vector<F>& levels(const Samples<F>& samples, Seen& seen) {
     check(samples);
+    const Scope scope = as_begun();
     if (seen.levels.empty()) seen.levels = student.encode(samples.image);
     return seen.levels;
   }
   const F& features(const Samples<F>& samples, Seen& seen) {
     check(samples);
     if (seen.features) return *seen.features;
+    const Scope scope = as_begun();
     if constexpr (CodedNetwork<Net>)
       if (codes()) return seen.features.emplace(student.decode(levels(samples, seen)));
     return seen.features.emplace(student.features(samples.image));
@@ -113,6 +123,7 @@ class SemiStep {
   const std::vector<F>& outputs(const Samples<F>& samples, Seen& seen) {
     check(samples);
     if (!seen.outputs.empty()) return seen.outputs;
+    const Scope scope = as_begun();
     if constexpr (CodedNetwork<Net> && requires { student.outputs(seen.levels); })
       if (codes()) return seen.outputs = student.outputs(levels(samples, seen));
     return seen.outputs = student.outputs(samples.image);
@@ -121,6 +132,7 @@ class SemiStep {
     check(samples);
     if (!seen.outputs.empty()) return seen.outputs.front();
     if (seen.logits) return *seen.logits;
+    const Scope scope = as_begun();
     if constexpr (DeepNetwork<Net> && DeepLoss<Loss, F>) {
       return outputs(samples, seen).front();
     } else if constexpr (SplitNetwork<Net>) {
