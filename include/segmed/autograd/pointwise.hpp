@@ -331,7 +331,7 @@ F add_noise(const F& x, float deviation) {
 /// The same, cut off at plus and minus `limit`.
 template <FeatureMap F>
 F add_noise(const F& x, float deviation, float limit) {
-  return map(math::LimitedNoise{Draws::next(Purpose::noise), deviation, limit}, x);
+  return map(math::LimitedNoise{Draws::next(Purpose::noise, x.grid().size()), deviation, limit}, x);
 }
 
 template <class T>
