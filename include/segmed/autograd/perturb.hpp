@@ -30,7 +30,7 @@ struct FeatureNoise {
 ///   source   Ouali et al., 2020, arXiv:2003.09005, F-Noise; drawn for each case by itself
 template <FeatureMap F>
 F feature_noise(const F& x, float range) {
-  return map(math::FeatureNoise{Draws::next(Purpose::noise), range}, x);
+  return map(math::FeatureNoise{Draws::next(Purpose::noise, x.grid().size()), range}, x);
 }
 
 template <class T>
@@ -119,8 +119,9 @@ F attention_dropout(const F& input, float low, float high) {
   D::launch(grid.rows(), AttentionKernel<T>{x.data(), grid.channels, attention.write()});
   D::launch_blocks(grid.cases * blocks,
                    HighestKernel<W>{attention.read(), grid.voxels(), blocks, highest.write()});
-  D::launch(grid.cases, ThresholdKernel<W>{highest.read(), blocks, Draws::next(Purpose::dropout),
-                                           low, high, threshold.write()});
+  D::launch(grid.cases,
+            ThresholdKernel<W>{highest.read(), blocks, Draws::next(Purpose::dropout, grid.cases),
+                               low, high, threshold.write()});
   const BelowThreshold<W> keep{attention.read(), threshold.read(), grid.voxels()};
   F y(grid, x.tracked());
   D::launch_rows(grid.rows(), grid.channels,

@@ -56,7 +56,7 @@ struct InterpolationConsistency {
                          shape);
     if (now.partial.empty()) return {};
     const F& image = now.partial.image;
-    const Philox random = Draws::next(Purpose::view);
+    const Philox random = Draws::next(Purpose::view, image.grid().cases);
     std::vector<float> drawn;
     for (Index n = 0; n < image.grid().cases; ++n) drawn.push_back(random.beta(n, shape));
     const Storage<float, typename F::device> share(drawn);
