@@ -105,7 +105,7 @@ TEST_SUITE("semi/adversarial") {
   }
   TEST_CASE("the verdict is bounded where exponentials are not, and its slope is its own") {
     for (const double target : {0.0, 1.0}) {
-      const Verdict verdict{target};
+      const JudgementCost verdict{target};
       CHECK(verdict(800.0, 0.0) == doctest::Approx(800 * (1 - target)));
       CHECK(verdict(-800.0, 0.0) == doctest::Approx(800 * target));
       for (const double z : {-3.0, -0.2, 0.4, 5.0})

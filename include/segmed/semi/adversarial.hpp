@@ -59,7 +59,7 @@ struct Critic {
 };
 
 /// Minus the log-likelihood of yes (target 1) or no (target 0) under a logit.
-struct Verdict {
+struct JudgementCost {
   double target;
   template <class W>
   SEGMED_HD W operator()(W z, W) const {
@@ -110,7 +110,7 @@ struct Adversarial {
 
  private:
   static Scalar<F> verdict(const F& logits, double target) {
-    return mean_of<Verdict, F>({target}, logits, nullptr);
+    return mean_of<JudgementCost, F>({target}, logits, nullptr);
   }
 };
 
