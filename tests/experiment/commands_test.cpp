@@ -135,8 +135,8 @@ TEST_SUITE("experiment/commands") {
     std::ofstream(here.folder / "a") << "s0000\ns0001\n";
     std::ofstream(here.folder / "b") << "s0001\ns0002\n";
     const auto says = [&](const std::string& options, int code, const std::string& text) {
-      CHECK_MESSAGE(here.run("gain --data data --out out --steps 1 --policies partial_labels " +
-                             options + small) == code,
+      CHECK_MESSAGE(here.run("gain --data data --out out --steps 1 --policies marginal " + options +
+                             small) == code,
                     here.said());
       CHECK_MESSAGE(here.said().find(text) != std::string::npos, here.said());
       CHECK_FALSE(fs::exists(here.folder / "out"));
@@ -163,8 +163,7 @@ TEST_SUITE("experiment/commands") {
       return;
     }
     CHECK(here.run("gain --list-policies") == 0);
-    for (const char* name :
-         {"supervised ", "partial_labels ", "mean_teacher ", "partial_completion "})
+    for (const char* name : {"supervised ", "marginal ", "mean_teacher ", "partial_completion "})
       CHECK(("\n" + here.said()).find(std::string("\n") + name) != std::string::npos);
   }
   TEST_CASE("a 2-D network is trained slice by slice, with mirrored patches") {
