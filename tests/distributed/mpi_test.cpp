@@ -5,6 +5,7 @@
 
 #include "world.hpp"
 #include <segmed/autograd/gradient_sum.hpp>
+#include <segmed/autograd/perturb.hpp>
 #include <segmed/autograd/pointwise.hpp>
 #include <segmed/tensor/clock.hpp>
 
