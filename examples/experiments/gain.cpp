@@ -107,48 +107,53 @@ Json settings_of(const GainOptions& options, const Study& study) {
   return json;
 }
 
-/// The results of all ranks.
-struct Together {
-  Results& results;
-  GainReport& report;
-  const std::vector<PlannedRun>& runs;
-  Json curves = Json::Array{};
-  std::size_t shared = results.runs.size();  // what the others know
+/// The results of all runs: of this process, of other ranks, of earlier times. Each run's stand in
+/// its folder as well, so that nothing is lost with a process.
+class Finished {
+ public:
+  Finished(Results& results, GainReport& report, std::vector<std::string> folders)
+      : results_(results), report_(report), folders_(std::move(folders)) {}
 
-  void add(RunResult result, const Json& curve) {
-    results.runs.push_back(std::move(result));
-    report.add_curve(curve);
-    curves.push_back(curve);
+  void add(const RunResult& result, const Json& curve, const std::string& folder) {
+    Results one;
+    one.classes = results_.classes, one.runs = {result};
+    const Json record = Json::Object{{"result", to_json(one)}, {"curve", curve}};
+    write_text(folder + "/result.json", record.dump(1) + "\n");
+    take(record);
   }
-  /// Every rank learns what the others have added; whether one of them was stopped.
+  /// Takes what has been finished by others.
+  void collect() {
+    for (const auto& folder : folders_)
+      if (const std::string path = folder + "/result.json"; fs::exists(path))
+        take(parse_json(read_bytes(path), path));
+  }
+  /// Every rank learns what the others have added, whatever its file system shows of it; whether
+  /// one of them was stopped.
   bool share(bool stopped) {
-    Results mine;
-    mine.classes = results.classes;
-    mine.runs.assign(results.runs.begin() + std::ptrdiff_t(shared), results.runs.end());
-    const auto all =
-        ranks().texts(Json(Json::Object{{"results", to_json(mine)}, {"curves", curves}}).dump());
-    for (int r = 0; r < ranks().size(); ++r) {
-      if (r == ranks().rank()) continue;
-      const Json theirs = parse_json(all[std::size_t(r)], "the results of another rank");
-      for (RunResult& run : results_of(theirs.at("results")).runs)
-        results.runs.push_back(std::move(run));
-      for (const Json& curve : theirs.at("curves").as_array()) report.add_curve(curve);
-    }
-    shared = results.runs.size(), curves = Json::Array{};
-    if (!ranks().alone())  // the order of one process
-      std::stable_sort(results.runs.begin(), results.runs.end(),
-                       [this](const auto& a, const auto& b) { return place(a) < place(b); });
+    if (ranks().alone()) return stopped;
+    const auto all = ranks().texts(Json(mine_).dump());
+    for (const auto& theirs : all)
+      for (const Json& record : parse_json(theirs, "the results of another rank").as_array())
+        take(record);
+    mine_.clear();
     return ranks().any(stopped);
   }
 
  private:
-  std::size_t place(const RunResult& result) const {
-    std::size_t at = 0;
-    while (at < runs.size() && (runs[at].policy != result.policy ||
-                                Index(runs[at].seed) != result.seed || runs[at].d1 != result.d1))
-      ++at;
-    return at;
+  void take(const Json& record) {
+    const Results taken = results_of(record.at("result"));
+    for (const RunResult& run : taken.runs) {
+      if (results_.find(run.policy, run.seed, run.d0, run.d1, run.hide)) return;
+      results_.runs.push_back(run);
+    }
+    report_.add_curve(record.at("curve"));
+    mine_.push_back(record);
   }
+
+  Results& results_;
+  GainReport& report_;
+  std::vector<std::string> folders_;
+  Json::Array mine_;  // what the others may not know
 };
 
 }  // namespace
@@ -178,44 +183,69 @@ int gain(const GainOptions& asked) {
   if (!ranks().alone())  // ranks take turns, and every M_1 needs its M_0
     std::stable_partition(runs.begin(), runs.end(), [](const auto& run) { return run.d1 == 0; });
   const Index d0 = study.d0_size();
+  const auto folder_of = [&](const PlannedRun& run) {
+    const bool several = study.hides().size() > 1 && run.d1 > 0;
+    return out + "/runs/" +
+           run_name(run.policy, d0, run.d1, Index(run.seed),
+                    several ? study.hides()[run.hide] : "");
+  };
   const auto finished = [&](const PlannedRun& run) {
     return results.find(run.policy, Index(run.seed), d0, run.d1,
                         run.d1 > 0 ? study.hides()[run.hide] : "");
   };
-  Index done_runs = std::count_if(runs.begin(), runs.end(), finished);
-  const Index left = Index(runs.size()) - done_runs;
+  GainReport report(options, study, environment());
+  std::vector<std::string> folders;
+  for (const PlannedRun& run : runs) folders.push_back(folder_of(run));
+  Finished all(results, report, std::move(folders));
+  all.collect();
+  // One list for all ranks, made before the first of them goes on.
+  std::vector<PlannedRun> left;
+  std::copy_if(runs.begin(), runs.end(), std::back_inserter(left),
+               [&](const PlannedRun& run) { return !finished(run); });
+  ranks().any(false);
+  Index done_runs = Index(runs.size() - left.size());
   const bool long_training = options.budget.is_long();
   const Recipe first = study.recipe(study.split(options.seed(0), 0).full, long_training);
   std::printf("%s\n%s\n", first.text().c_str(),
-              estimate(first, left, options.budget.minutes, options.budget.steps,
-                       left * Index(study.validation().size()), true)
+              estimate(first, Index(left.size()), options.budget.minutes, options.budget.steps,
+                       Index(left.size() * study.validation().size()), true)
                   .c_str());
   if (done_runs > 0)
     std::printf("%d of %d runs are finished; going on\n", int(done_runs), int(runs.size()));
 
-  GainReport report(options, study, environment());
-  Together others{results, report, runs};
+  const auto write = [&] {
+    // Ranks finish runs in turn; the plan's order makes tables that read alike.
+    const auto place = [&](const RunResult& run) {
+      return std::find_if(runs.begin(), runs.end(), [&](const PlannedRun& one) {
+        return one.policy == run.policy && Index(one.seed) == run.seed && one.d1 == run.d1 &&
+               (run.d1 == 0 || study.hides()[one.hide] == run.hide);
+      });
+    };
+    std::stable_sort(results.runs.begin(), results.runs.end(),
+                     [&](const auto& a, const auto& b) { return place(a) < place(b); });
+    compare_runs(results);
+    write_results(out, results);
+    report.write(results);
+  };
   bool stopped = false, of_m0 = !ranks().alone();
   Index turn = 0;
-  for (const PlannedRun& run : runs) {
-    if (of_m0 && run.d1 > 0) stopped = others.share(stopped), of_m0 = false;
-    if (stopped || finished(run) || turn++ % ranks().size() != ranks().rank()) continue;
+  for (const PlannedRun& run : left) {
+    if (of_m0 && run.d1 > 0) stopped = all.share(stopped), of_m0 = false;
+    if (stopped || turn++ % ranks().size() != ranks().rank()) continue;
     const RunResult* base = run.d1 > 0 ? results.find(m0, Index(run.seed), d0, 0) : nullptr;
     const Split split = study.split(run.seed, run.d1);
     const Recipe recipe = recipe_for(run.policy, study.recipe(split.full, long_training));
     const std::string& hide = study.hides()[run.hide];
-    const std::string name = run_name(run.policy, d0, run.d1, Index(run.seed),
-                                      study.hides().size() > 1 && run.d1 > 0 ? hide : "");
-    const std::string folder = out + "/runs/" + name;
+    const std::string folder = folder_of(run);
     RunOptions how = run_options(recipe, run.seed);
-    how.name = name, how.ranks = {};
+    how.name = fs::path(folder).filename(), how.ranks = {};
     set_budget(how, options, base);
     how.out = folder, how.quiet = options.study.quiet;
     how.full = study.cases(split.full);
     how.partial = study.hidden(split.partial, run.hide, run.seed);
     TrainJob job{{study.cohort(), how}, recipe, how};
     if (base != nullptr && options.warm_start)
-      job.start = out + "/runs/" + run_name(m0, d0, 0, Index(run.seed)) + "/last.safetensors";
+      job.start = folder_of({m0, run.seed}) + "/last.safetensors";
     const RunReport trained = train(run.policy, std::move(job));
     stopped = trained.interrupted;
     if (stopped) continue;
@@ -239,17 +269,14 @@ int gain(const GainOptions& asked) {
     if (base != nullptr)
       std::printf("  gain %s", fixed(result.mean_dice() - base->mean_dice(), 4, true).c_str());
     std::printf("\n");
-    others.add(std::move(result), GainReport::curve_of(run.policy, run.seed, run.d1, trained));
-    if (!ranks().alone()) continue;
-    compare_runs(results);
-    write_results(out, results);
-    report.write(results);
+    all.add(result, GainReport::curve_of(run.policy, run.seed, run.d1, trained), folder);
+    if (!ranks().first()) continue;
+    all.collect();
+    write();
   }
-  stopped = others.share(stopped);
+  stopped = all.share(stopped);
   if (!ranks().first()) return stopped ? interrupted : done;
-  compare_runs(results);
-  write_results(out, results);
-  report.write(results);
+  write();
   if (stopped) {
     std::printf("stopped; the same command goes on here\n");
     return interrupted;
