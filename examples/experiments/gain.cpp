@@ -132,9 +132,10 @@ class Finished {
   bool share(bool stopped) {
     if (ranks().alone()) return stopped;
     const auto all = ranks().texts(Json(mine_).dump());
-    for (const auto& theirs : all)
-      for (const Json& record : parse_json(theirs, "the results of another rank").as_array())
-        take(record);
+    for (const auto& theirs : all) {
+      const Json records = parse_json(theirs, "the results of another rank");
+      for (const Json& record : records.as_array()) take(record);
+    }
     mine_.clear();
     return ranks().any(stopped);
   }
