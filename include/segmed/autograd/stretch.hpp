@@ -72,33 +72,68 @@ struct StretchKernel {
   Axis z, y, x;
   const T* from;
   T* to;
-  SEGMED_HD void operator()(Index row, Index c) const { columns<1>(row, c); }
-  template <int n>
-  SEGMED_HD void columns(Index row, Index c) const {
+  SEGMED_HD void operator()(Index row, Index c) const {
     using W = Wide<T>;
     const Index v = row % out.voxels(), w = v % out.width, dh = v / out.width;
     const StretchTap tz = z.taps[dh / out.height], ty = y.taps[dh % out.height], tx = x.taps[w];
     const T* const base = from + row / out.voxels() * in.voxels() * in.channels + c;
     const auto at = [&](Index d, Index h, Index i) {
-      return base + ((d * in.height + h) * in.width + i) * in.channels;
+      return base[((d * in.height + h) * in.width + i) * in.channels];
     };
-    T* const put = to + row * out.channels + c;
+    T& put = to[row * out.channels + c];
     if (!linear) {
-      const T* const one = at(tz.first, ty.first, tx.first);
-      for (int k = 0; k < n; ++k) put[k] = one[k];
+      put = at(tz.first, ty.first, tx.first);
       return;
     }
-    W sum[n];
-    for (int k = 0; k < n; ++k) sum[k] = 0;
+    W sum = 0;
     for (int d = 0; d < 2; ++d)
       for (int h = 0; h < 2; ++h) {
         const Index dz = d ? tz.second : tz.first, dy = h ? ty.second : ty.first;
-        const T *const left = at(dz, dy, tx.first), *const right = at(dz, dy, tx.second);
         const W by = W((d ? tz.weight : 1 - tz.weight) * (h ? ty.weight : 1 - ty.weight));
-        const W a = by * W(1 - tx.weight), b = by * W(tx.weight);
-        for (int k = 0; k < n; ++k) sum[k] += W(left[k]) * a + W(right[k]) * b;
+        sum += W(at(dz, dy, tx.first)) * (by * W(1 - tx.weight)) +
+               W(at(dz, dy, tx.second)) * (by * W(tx.weight));
       }
-    for (int k = 0; k < n; ++k) put[k] = T(sum[k]);
+    put = T(sum);
+  }
+};
+/// The same on the processor, one item per line of output voxels along x: the lines that it reads
+/// are mixed first, then voxels of that mixture, so that most of the work is done on long rows.
+template <class T>
+struct StretchLine {
+  using Axis = typename AxisStretch<Cpu>::View;
+  Grid in, out;
+  bool linear;
+  Axis z, y, x;
+  const T* from;
+  T* to;
+
+  void operator()(Index line) const {
+    using W = Wide<T>;
+    const Index channels = in.channels, width = in.width * channels;
+    const StretchTap ty = y.taps[line % out.height], tz = z.taps[line / out.height % out.depth];
+    const Index slices = line / out.height / out.depth * in.depth;
+    const auto at = [&](Index d, Index h) { return from + ((slices + d) * in.height + h) * width; };
+    T* put = to + line * out.width * channels;
+    if (!linear) {
+      const T* const read = at(tz.first, ty.first);
+      for (Index o = 0; o < out.width; ++o, put += channels)
+        std::copy_n(read + x.taps[o].first * channels, channels, put);
+      return;
+    }
+    const T *const a = at(tz.first, ty.first), *const b = at(tz.first, ty.second),
+                   *const c = at(tz.second, ty.first), *const d = at(tz.second, ty.second);
+    const W by_a = W((1 - tz.weight) * (1 - ty.weight)), by_b = W((1 - tz.weight) * ty.weight),
+            by_c = W(tz.weight * (1 - ty.weight)), by_d = W(tz.weight * ty.weight);
+    std::vector<W> mixture(static_cast<std::size_t>(width));
+    W* const row = mixture.data();
+    for (Index k = 0; k < width; ++k)
+      row[k] = W(a[k]) * by_a + W(b[k]) * by_b + W(c[k]) * by_c + W(d[k]) * by_d;
+    for (Index o = 0; o < out.width; ++o, put += channels) {
+      const StretchTap tx = x.taps[o];
+      const W near = W(1 - tx.weight), far = W(tx.weight);
+      const W *const left = row + tx.first * channels, *const right = row + tx.second * channels;
+      for (Index k = 0; k < channels; ++k) put[k] = T(left[k] * near + right[k] * far);
+    }
   }
 };
 /// The gradient of input voxels, each from the output voxels that read it.
@@ -189,9 +224,14 @@ F stretch(const F& input, const std::array<Index, F::dim>& extent, Interpolation
   const AxisStretch<D> z(in.depth, out.depth, linear), y(in.height, out.height, linear),
       x(in.width, out.width, linear);
   F result(out, source.tracked());
-  D::launch_rows(out.rows(), out.channels,
-                 StretchKernel<T, D>{in, out, linear, z.view(), y.view(), x.view(), source.data(),
-                                     result.mutable_data()});
+  if constexpr (std::same_as<D, Cpu>)
+    D::launch_blocks(out.cases * out.depth * out.height,
+                     StretchLine<T>{in, out, linear, z.view(), y.view(), x.view(), source.data(),
+                                    result.mutable_data()});
+  else
+    D::launch_rows(out.rows(), out.channels,
+                   StretchKernel<T, D>{in, out, linear, z.view(), y.view(), x.view(), source.data(),
+                                       result.mutable_data()});
   record_dense(result, {}, [=](const T* g) {
     const Additions<T> gx = source.gradient_additions();
     if constexpr (std::same_as<D, Cpu>)

@@ -40,20 +40,53 @@ struct SpanSums {
   }
 };
 
+// Voxels whose numbers T itself adds up before the sum goes on in double: so a sum costs little
+// more than one operation a number. A power of two, so that `run` times a number is exact.
+inline constexpr Index run = 16;
+
+// Sums of x and x^2 over a run, as distances from its first number: nothing is lost where numbers
+// are large beside their spread.
+template <class T>
+struct MomentsOfRun {
+  Vector<T> first, near{}, near_squares{};
+
+  [[gnu::always_inline]] void add(const Vector<T>& x) {
+    const Vector<T> d = x - first;
+    near = near + d, near_squares = accumulate<T>(d, d, near_squares);
+  }
+  [[gnu::always_inline]] void put(double* sums, double* squares) const {
+    DoubleSum<T> sum(sums), square(squares);
+    sum.add(near), sum.add_product(first, all<T>(T(run)));
+    square.add(near_squares), square.add_product(first, near + near);
+    square.add_product(first, first * all<T>(T(run)));
+    sum.put(sums), square.put(squares);
+  }
+};
+
 // Adds x and x^2 of `count` channels to sums and squares.
 template <class T>
 void add_moments(const T* x, Index step, Index voxels, Index count, double* sums, double* squares) {
+  const Index whole = voxels / run * run;
   Index c = 0;
-  for (; c + lanes<T> <= count; c += lanes<T>) {
-    DoubleSum<T> sum(sums + c), square(squares + c);
-    for (Index v = 0; v < voxels; ++v) {
-      const Vector<T> value = load(x + v * step + c);
-      sum.add(value), square.add_product(value, value);
+  for (; c + 2 * lanes<T> <= count; c += 2 * lanes<T>)  // two sums do not wait for each other
+    for (Index v = 0; v < whole; v += run) {
+      const T* from = x + v * step + c;
+      MomentsOfRun<T> low{load(from)}, high{load(from + lanes<T>)};
+      for (Index i = 1; i < run; ++i) {
+        from += step;
+        low.add(load(from)), high.add(load(from + lanes<T>));
+      }
+      low.put(sums + c, squares + c), high.put(sums + c + lanes<T>, squares + c + lanes<T>);
     }
-    sum.put(sums + c), square.put(squares + c);
-  }
-  for (; c < count; ++c)
-    for (Index v = 0; v < voxels; ++v) {
+  for (; c + lanes<T> <= count; c += lanes<T>)
+    for (Index v = 0; v < whole; v += run) {
+      MomentsOfRun<T> one{load(x + v * step + c)};
+      for (Index i = 1; i < run; ++i) one.add(load(x + (v + i) * step + c));
+      one.put(sums + c, squares + c);
+    }
+  const Index in_vectors = c;
+  for (c = 0; c < count; ++c)
+    for (Index v = c < in_vectors ? whole : 0; v < voxels; ++v) {
       const double d = double(x[v * step + c]);
       sums[c] += d, squares[c] = fused<double>(d, d, squares[c]);
     }
@@ -147,7 +180,7 @@ struct Spread {
   Lane<T> view;
   const T* seen;
   T* raw_grad;
-  bool summed;
+  bool by_slope;
   const SpanSums& sums;  // through_leak * raw, through_leak, seen * z below zero
 
   void operator()(Index begin, Index end) const {
@@ -172,18 +205,25 @@ struct Spread {
     for (; c + lanes<T> <= count; c += lanes<T>) whole(pending, at + c, voxels, c, sum);
     for (; c < count; ++c) one(pending, at + c, voxels, c, sum);
   }
+  // The runs of the products with x, too, take x as the distance from the first of the run.
   void whole(const Pending<T>& pending, Index at, Index voxels, Index c,
              double* const (&sum)[3]) const {
     const Vector<T> scale = load(pending.scale + c), slope = load(pending.slope + c);
     DoubleSum<T> scaled(sum[0] + c), shifted(sum[1] + c), sloped(sum[2] + c);
-    for (Index v = 0; v < voxels; ++v, at += sums.channels) {
-      const Vector<T> x = load(view.x + at), s = load(seen + at);
-      const Vector<T> z = fused<T>(scale, x, load(pending.shift + c));
-      const Vector<T> leaked = z > Vector<T>{} ? s : slope * s;
-      if (raw_grad) store(raw_grad + at, fused<T>(leaked, scale, load(raw_grad + at)));
-      if (!summed) continue;
-      scaled.add_product(leaked, x), shifted.add(leaked);
-      sloped.add_product(z > Vector<T>{} ? Vector<T>{} : s, z);
+    for (Index v = 0; v < voxels; v += run) {
+      const Index end = std::min(run, voxels - v);
+      const Vector<T> first = load(view.x + at);
+      Vector<T> by_x{}, alone{}, by_z{};
+      for (Index i = 0; i < end; ++i, at += sums.channels) {
+        const Vector<T> x = load(view.x + at), s = load(seen + at);
+        const Vector<T> z = fused<T>(scale, x, load(pending.shift + c));
+        const Vector<T> leaked = z > Vector<T>{} ? s : slope * s;
+        if (raw_grad) store(raw_grad + at, fused<T>(leaked, scale, load(raw_grad + at)));
+        by_x = accumulate<T>(leaked, x - first, by_x), alone = alone + leaked;
+        if (by_slope) by_z = accumulate<T>(z > Vector<T>{} ? Vector<T>{} : s, z, by_z);
+      }
+      scaled.add(by_x), scaled.add_product(first, alone);
+      shifted.add(alone), sloped.add(by_z);
     }
     scaled.put(sum[0] + c), shifted.put(sum[1] + c), sloped.put(sum[2] + c);
   }
@@ -194,10 +234,9 @@ struct Spread {
       const T z = fused<T>(pending.scale[c], x, pending.shift[c]);
       const T leaked = z > T(0) ? s : pending.slope[c] * s;
       if (raw_grad) raw_grad[at] = fused<T>(leaked, pending.scale[c], raw_grad[at]);
-      if (!summed) continue;
       sum[0][c] = fused<double>(double(leaked), double(x), sum[0][c]);
       sum[1][c] += double(leaked);
-      if (!(z > T(0))) sum[2][c] = fused<double>(double(s), double(z), sum[2][c]);
+      if (by_slope && !(z > T(0))) sum[2][c] = fused<double>(double(s), double(z), sum[2][c]);
     }
   }
 };
@@ -215,7 +254,7 @@ void spread(const Lane<T>& view, const T* seen, T* raw_grad, double* scale_grad,
             double* slope_grad) {
   const bool summed = scale_grad || shift_grad || slope_grad;
   const SpanSums sums(Spans(view.grid), view.grid.channels, 3);
-  parallel_for(sums.spans.count(), 1, Spread<T>{view, seen, raw_grad, summed, sums});
+  parallel_for(sums.spans.count(), 1, Spread<T>{view, seen, raw_grad, slope_grad != nullptr, sums});
   if (summed)
     parallel_for(view.grid.pairs(), 64, AddSums{sums, {scale_grad, shift_grad, slope_grad}});
 }
@@ -291,7 +330,11 @@ struct Totals {
     Index c = 0;
     for (; c + lanes<T> <= count; c += lanes<T>) {
       DoubleSum<T> sum(totals + c);
-      for (Index v = 0; v < voxels; ++v) sum.add(load(x + v * count + c));
+      for (Index v = 0; v < voxels; v += run) {
+        Vector<T> part{};
+        for (Index i = v; i < std::min(voxels, v + run); ++i) part = part + load(x + i * count + c);
+        sum.add(part);
+      }
       sum.put(totals + c);
     }
     for (; c < count; ++c)
