@@ -193,6 +193,14 @@ TEST_SUITE("semi/partial_completion") {
     CHECK(weights_of(supervised) != weights_of(completed));
     check_resumes([](const Net& net) { return PartialCompletion<Net>{.teacher = {net}}; });
   }
+  TEST_CASE("a case in D_0 and in D_1 is told by its name") {
+    auto options = few_steps(1);
+    options.full = std::vector<LoaderCase>{{0}, {1}};
+    options.partial = std::vector<LoaderCase>{{2}, {1}};
+    Net net = small_net();
+    CHECK_THROWS_WITH_AS(run(options, small_cohort(), net, Loss{}, Supervised{}, AdamW{}),
+                         doctest::Contains("is in D_0 and in D_1"), ConfigError);
+  }
   TEST_CASE("the number of threads changes no bit of a training") {
     const int before = threads();
     std::set<std::vector<float>> results;
