@@ -69,6 +69,17 @@ TEST_SUITE("image/resample") {
     CHECK(fine.geometry.to_world(-0.5, -0.5, -0.5) == volume.geometry.to_world(-0.5, -0.5, -0.5));
     for (const float value : fine.voxels) CHECK(value == 3.0f);
   }
+  TEST_CASE("oblique grids of one orientation are mapped axis by axis, others are not") {
+    const auto grid = [](double mm, double turn) {
+      VoxelGrid g{{300, 280, 90}, {}};
+      const double c = std::cos(turn), s = std::sin(turn), u = std::cos(0.7), v = std::sin(0.7);
+      g.geometry.affine << mm * c, -mm * s * u, mm * s * v, -31.7, mm * s, mm * c * u, -mm * c * v,
+          12.3, 0, mm * v, mm * u, 200.9, 0, 0, 0, 1;
+      return g;
+    };
+    CHECK(GridMap(grid(0.7, 0.4), grid(1.3, 0.4), Beyond::outside).along_axes());
+    CHECK_FALSE(GridMap(grid(0.7, 0.4), grid(1.3, 0.4001), Beyond::outside).along_axes());
+  }
   TEST_CASE("a linear ramp in the patient stays one inside") {
     auto volume = make_volume<double>({12, 12, 12}, oblique());
     const auto ramp = [](const Eigen::Vector3d& p) { return 2 * p[0] - 3 * p[1] + p[2] + 5; };

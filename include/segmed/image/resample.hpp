@@ -123,6 +123,7 @@ struct GridMap {
         for (int k = 0; k < 3; ++k)
           map.affine(r, c) += world_to_source.affine(r, k) * target.geometry.affine(k, c);
       }
+    straighten();
   }
   /// Whether each axis depends on the same axis of the other grid alone.
   bool along_axes() const {
@@ -139,6 +140,22 @@ struct GridMap {
     if (!nearest_voxel(position, from[axis], at.low)) return false;
     at.high = at.low;
     return true;
+  }
+
+ private:
+  /// Oblique grids of one orientation leave rounding off the diagonal, which would make them skew.
+  void straighten() {
+    Geometry straight = voxel_to_voxel;
+    for (int r = 0; r < 3; ++r) {
+      double away = 0;  // at the far end of the target
+      for (int c = 0; c < 3; ++c)
+        if (c != r) {
+          away += std::abs(straight.affine(r, c)) * double(to[std::size_t(c)]);
+          straight.affine(r, c) = 0;
+        }
+      if (away > on_grid) return;
+    }
+    voxel_to_voxel = straight;
   }
 };
 
