@@ -89,7 +89,7 @@ find include/segmed -name '*.hpp' | LC_ALL=C sort | xargs -r awk '
     }
     total = 0
     for (macro in macros) { ++total; names = names " " macro }
-    if (total > 5) print "include/segmed: " total " macros, the limit is 5:" names
+    if (total > 6) print "include/segmed: " total " macros, the limit is 6:" names
   }' >>"$found"
 
 # ---- each file says its license in its first three lines

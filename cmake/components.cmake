@@ -147,6 +147,7 @@ if(SEGMED_CUDA)
   find_package(CUDAToolkit 13 REQUIRED)
   find_package(CUDNN 9 REQUIRED MODULE)
   segmed_add_component(cuda segmed CUDA::cudart CUDNN::cudnn)
+  target_compile_definitions(segmed_cuda INTERFACE SEGMED_CUDNN)
   set_target_properties(segmed_cuda PROPERTIES VERIFY_INTERFACE_HEADER_SETS FALSE)  # nvcc's alone
   if(TARGET segmed_kernels)  # nvcc does not compile the processor's kernels, it links them
     target_link_libraries(segmed_cuda INTERFACE segmed_kernels)

@@ -8,6 +8,9 @@
 
 #include <segmed/backend/device.hpp>
 #include <segmed/core/error.hpp>
+#if defined(SEGMED_CUDNN)
+#include <segmed/backend/cudnn/problem.hpp>
+#endif
 
 namespace segmed {
 
@@ -78,6 +81,23 @@ struct Cuda {
     check(cudaGetLastError(), "a kernel launch");
   }
 
+#if defined(SEGMED_CUDNN)
+  // By cuDNN, in all units of a program or in none: backend/cudnn/device.hpp.
+  template <class T>
+  static constexpr bool convolves_dense = CudnnStored<T>;
+  template <class T>
+  requires CudnnStored<T>
+  static void gather(const Window& w, const Feed<T>& in, const Wide<T>* weight, const Sink<T>& out);
+  template <class T>
+  requires CudnnStored<T>
+  static void scatter(const Window& w, const Feed<T>& in, const Wide<T>* weight,
+                      const Sink<T>& out);
+  template <class T>
+  requires CudnnStored<T>
+  static void weigh(const Window& w, const Feed<T>& fine, const Feed<T>& coarse,
+                    Wide<T>* weight_grad);
+#endif
+
  private:
   static unsigned blocks(Index n, Index threads) {
     const Index wanted = (n + threads - 1) / threads;
@@ -95,3 +115,7 @@ struct Cuda {
 static_assert(Device<Cuda>);
 
 }  // namespace segmed
+
+#if defined(SEGMED_CUDNN)
+#include <segmed/backend/cudnn/device.hpp>
+#endif
