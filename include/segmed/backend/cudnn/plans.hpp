@@ -15,10 +15,13 @@
 
 namespace segmed {
 
-inline void check_cuda_of_cudnn(cudaError_t status, const char* call) {
+/// As Cuda::check, which stands above this.
+inline void cuda_check(cudaError_t status, const char* call) {
   if (status == cudaSuccess) return;
   static_cast<void>(cudaGetLastError());
-  fail<DeviceError>(call, cudaGetErrorString(status));
+  const bool absent = status == cudaErrorNoDevice || status == cudaErrorInsufficientDriver;
+  fail<DeviceError>(call, cudaGetErrorString(status),
+                    absent ? "; no GPU can be used here, choose Cpu as the device" : "");
 }
 
 /// How this process convolves on GPUs. Settings hold for what is planned after them: each has plans
@@ -68,9 +71,9 @@ class Cudnn {
   /// The current GPU. Throws DeviceError when there is none.
   static CudnnMachine machine() {
     int device = 0;
-    check_cuda_of_cudnn(cudaGetDevice(&device), "cudaGetDevice");
+    cuda_check(cudaGetDevice(&device), "cudaGetDevice");
     cudaDeviceProp about{};
-    check_cuda_of_cudnn(cudaGetDeviceProperties(&about, device), "cudaGetDeviceProperties");
+    cuda_check(cudaGetDeviceProperties(&about, device), "cudaGetDeviceProperties");
     return {about.name, 10 * about.major + about.minor, Index(cudnnGetVersion())};
   }
 
@@ -110,7 +113,7 @@ class CudnnContext {
   static CudnnContext& current(cudaStream_t stream) {
     thread_local Held held;
     int device = 0;
-    check_cuda_of_cudnn(cudaGetDevice(&device), "cudaGetDevice");
+    cuda_check(cudaGetDevice(&device), "cudaGetDevice");
     CudnnContext*& mine = held.by_device[device];
     if (!mine) mine = take(device);
     if (mine->stream_ != stream) {
@@ -133,7 +136,7 @@ class CudnnContext {
       return found->second.choice.plan.get();
 
     cudaStreamCaptureStatus capturing = cudaStreamCaptureStatusNone;
-    check_cuda_of_cudnn(cudaStreamIsCapturing(D::stream(), &capturing), "cudaStreamIsCapturing");
+    cuda_check(cudaStreamIsCapturing(D::stream(), &capturing), "cudaStreamIsCapturing");
     require<DeviceError>(capturing == cudaStreamCaptureStatusNone, "cudnn",
                          "a CUDA graph is being captured, and there is no plan yet for ", p.text(),
                          "; run the same step once before");
@@ -151,7 +154,8 @@ class CudnnContext {
       Cudnn::change([&](Cudnn::State& s) {
         s.table.record(Cudnn::machine(), p, choice.engine, choice.milliseconds);
       });
-    return plans_.insert_or_assign(key, Kept{p, std::move(choice)}).first->second.choice.plan.get();
+    return plans_.insert_or_assign(key, Kept{p, std::move(choice), maker.checked})
+        .first->second.choice.plan.get();
   }
 
   template <class D, class T>
@@ -166,6 +170,7 @@ class CudnnContext {
     for (const auto& [key, kept] : plans_) {
       const Choice& choice = kept.choice;
       out += kept.problem.text() + ": " + (choice.plan ? choice.engine.text() : "plain kernels");
+      if (!kept.checked) out += ", unchecked for want of memory";
       if (choice.milliseconds > 0) out += ", " + std::to_string(choice.milliseconds) + " ms";
       for (const std::string& why : choice.refused) out += "; not " + why;
       out += '\n';
@@ -178,6 +183,7 @@ class CudnnContext {
   struct Kept {
     CudnnProblem problem;
     Choice choice;
+    bool checked;
   };
 
   // What choose_plan asks for; see there.
@@ -187,6 +193,7 @@ class CudnnContext {
     CudnnProblem problem;
     std::shared_ptr<const CudnnGraph> graph;
     std::vector<CudnnProposal> all;
+    mutable bool checked = true;
 
     Maker(CudnnContext& c, const CudnnProblem& p)
         : context(c),
@@ -204,7 +211,7 @@ class CudnnContext {
     Index workspace(const CudnnPlan& plan) const { return plan.workspace(); }
     // Where a second set of tensors does not fit beside the first, a plan goes unchecked.
     float difference(const CudnnPlan& plan) const {
-      if (!fits()) return 0;
+      if (!(checked = fits())) return 0;
       cudnnStatus_t status = CUDNN_STATUS_SUCCESS;
       const float off = worst_difference<D, T>(
           problem, [&](const CudnnOperands<T>& on) { status = context.run<D>(plan, on); });
@@ -230,18 +237,17 @@ class CudnnContext {
       double best = 1e30;
       for (int i = 0; i < 7; ++i) {  // the first two warm up
         cudaEvent_t begin = nullptr, end = nullptr;
-        check_cuda_of_cudnn(cudaEventCreate(&begin), "cudaEventCreate");
-        check_cuda_of_cudnn(cudaEventCreate(&end), "cudaEventCreate");
-        check_cuda_of_cudnn(cudaEventRecord(begin, D::stream()), "cudaEventRecord");
+        cuda_check(cudaEventCreate(&begin), "cudaEventCreate");
+        cuda_check(cudaEventCreate(&end), "cudaEventCreate");
+        cuda_check(cudaEventRecord(begin, D::stream()), "cudaEventRecord");
         cudnn_check(context.run<D>(plan, on), "cudnnBackendExecute", "; ", problem.text());
-        check_cuda_of_cudnn(cudaEventRecord(end, D::stream()), "cudaEventRecord");
-        check_cuda_of_cudnn(cudaEventSynchronize(end), "cudaEventSynchronize");
+        cuda_check(cudaEventRecord(end, D::stream()), "cudaEventRecord");
+        cuda_check(cudaEventSynchronize(end), "cudaEventSynchronize");
         float milliseconds = 0;
-        check_cuda_of_cudnn(cudaEventElapsedTime(&milliseconds, begin, end),
-                            "cudaEventElapsedTime");
+        cuda_check(cudaEventElapsedTime(&milliseconds, begin, end), "cudaEventElapsedTime");
         if (i >= 2) best = std::min(best, double(milliseconds));
-        check_cuda_of_cudnn(cudaEventDestroy(begin), "cudaEventDestroy");
-        check_cuda_of_cudnn(cudaEventDestroy(end), "cudaEventDestroy");
+        cuda_check(cudaEventDestroy(begin), "cudaEventDestroy");
+        cuda_check(cudaEventDestroy(end), "cudaEventDestroy");
       }
       return best;
     }
