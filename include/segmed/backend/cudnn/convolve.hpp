@@ -23,12 +23,15 @@ T* dense_feed(const Feed<T>& feed, const Grid& grid, Index channels, Borrowed<D,
   const T* there = plain_data(feed);
   if (there && channels == grid.channels && aligned(there)) return const_cast<T*>(there);
   T* to = room.take(grid.rows() * channels);
-  if (channels == grid.channels && !feed.is_gradient) {
+  // A device's own passes over whole rows are as good at it, and better on a GPU.
+  if (channels == grid.channels) {
     const Reader<T>* alone = nullptr;
-    if constexpr (requires { D::apply(feed.values, alone, to, nullptr); }) {
-      D::apply(feed.values, alone, to, nullptr);
-      return to;
-    }
+    Sink<T> sink;
+    sink.out[0] = to, sink.grid[0] = grid;
+    if constexpr (requires { D::apply(feed.values, alone, to, nullptr); })
+      if (!feed.is_gradient) return D::apply(feed.values, alone, to, nullptr), to;
+    if constexpr (requires { D::deposit(feed.gradient, sink); })
+      if (feed.is_gradient) return D::deposit(feed.gradient, sink), to;
   }
   D::launch_rows(grid.rows(), channel_blocks(channels), WriteDense<T>{feed, grid, channels, to});
   return to;
