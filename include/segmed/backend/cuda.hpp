@@ -1,13 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // NVIDIA GPUs: the same functors as on the CPU, launched over a grid. For units that nvcc compiles.
 #pragma once
-#ifndef __CUDACC__
-#error "segmed/backend/cuda.hpp is for nvcc; compile this unit as CUDA or include segmed/segmed.hpp"
-#endif
-#include <cuda_runtime.h>
-
+#include <segmed/backend/cuda_graph.hpp>
+#include <segmed/backend/cuda_runtime.hpp>
 #include <segmed/backend/device.hpp>
-#include <segmed/core/error.hpp>
 #if defined(SEGMED_CUDNN)
 #include <segmed/backend/cudnn/problem.hpp>
 #endif
@@ -26,41 +22,9 @@ __global__ void run_cells(Index rows, Index columns, Kernel kernel) {
     kernel(i / columns, i % columns);
 }
 
-/// The current CUDA device, in the order of the calling thread's own stream.
-struct Cuda {
-  static cudaStream_t stream() { return cudaStreamPerThread; }
-
-  /// Throws DeviceError with the name of the call and CUDA's own words.
-  static void check(cudaError_t status, const char* call) {
-    if (status == cudaSuccess) return;
-    static_cast<void>(cudaGetLastError());
-    const bool absent = status == cudaErrorNoDevice || status == cudaErrorInsufficientDriver ||
-                        status == cudaErrorSystemDriverMismatch;
-    fail<DeviceError>(call, cudaGetErrorString(status),
-                      absent ? "; no GPU can be used here, choose Cpu as the device" : "");
-  }
-  static void* allocate(std::size_t bytes) {
-    void* p = nullptr;
-    if (bytes == 0) return p;
-    const cudaError_t status = cudaMallocAsync(&p, bytes, stream());
-    if (status == cudaErrorMemoryAllocation) {
-      static_cast<void>(cudaGetLastError());
-      fail<DeviceError>("cudaMallocAsync", bytes,
-                        " bytes do not fit on the GPU; take a smaller patch or batch");
-    }
-    check(status, "cudaMallocAsync");
-    return p;
-  }
-  static void release(void* p, std::size_t) noexcept {
-    if (p) static_cast<void>(cudaFreeAsync(p, stream()));
-  }
-  /// Between host and device in any direction. Waits only where the host takes part.
-  static void copy(void* to, const void* from, std::size_t bytes) {
-    if (bytes == 0) return;
-    check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyDefault, stream()), "cudaMemcpyAsync");
-    if (!on_device(to) || !on_device(from)) synchronize();
-  }
-  static void synchronize() { check(cudaStreamSynchronize(stream()), "cudaStreamSynchronize"); }
+/// The process's GPU: see CudaRuntime for its memory, copies and streams.
+struct Cuda : CudaRuntime {
+  using Graph = CudaGraph;
 
   template <class Kernel>
   static void launch(Index n, const Kernel& kernel) {
@@ -102,14 +66,6 @@ struct Cuda {
   static unsigned blocks(Index n, Index threads) {
     const Index wanted = (n + threads - 1) / threads;
     return unsigned(wanted < 65535 ? wanted : 65535);
-  }
-  static bool on_device(const void* p) {
-    cudaPointerAttributes where{};
-    if (cudaPointerGetAttributes(&where, p) != cudaSuccess) {
-      static_cast<void>(cudaGetLastError());
-      return false;
-    }
-    return where.type == cudaMemoryTypeDevice;
   }
 };
 static_assert(Device<Cuda>);
