@@ -6,7 +6,7 @@
 #endif
 #include <cuda_runtime.h>
 
-#include <segmed/backend/device.hpp>
+#include <segmed/backend/team.hpp>
 #include <segmed/core/error.hpp>
 
 namespace segmed {
@@ -21,6 +21,24 @@ __global__ void run_cells(Index rows, Index columns, Kernel kernel) {
   const Index step = Index(blockDim.x) * gridDim.x, n = rows * columns;
   for (Index i = Index(blockIdx.x) * blockDim.x + threadIdx.x; i < n; i += step)
     kernel(i / columns, i % columns);
+}
+/// One thread of a team, which is a block of threads.
+struct CudaTeam {
+  Index index;
+  int thread;
+  SEGMED_HD void barrier() const {
+#if defined(__CUDA_ARCH__)
+    __syncthreads();
+#endif
+  }
+};
+template <class Kernel>
+__global__ void __launch_bounds__(Kernel::threads) run_teams(Index n, Kernel kernel) {
+  __shared__ typename Kernel::Shared shared;
+  for (Index i = blockIdx.x; i < n; i += gridDim.x) {
+    kernel(CudaTeam{i, int(threadIdx.x)}, shared);
+    __syncthreads();  // the block's next team writes what this one may still read
+  }
 }
 
 /// The current CUDA device, in the order of the calling thread's own stream.
@@ -77,6 +95,17 @@ struct Cuda {
     run_cells<<<blocks(rows * columns, 128), 128, 0, stream()>>>(rows, columns, kernel);
     check(cudaGetLastError(), "a kernel launch");
   }
+  /// A block of threads per team, with `Shared` in static shared memory: see backend/team.hpp.
+  template <class Kernel>
+  static void launch_teams(Index n, const Kernel& kernel) {
+    static_assert(fits_a_team<Kernel>,
+                  "launch_teams: too many threads, or `Shared` is too large "
+                  "or not plain data; see backend/team.hpp");
+    if (n <= 0) return;
+    const Index most = (Index{1} << 31) - 1;
+    run_teams<<<unsigned(n < most ? n : most), Kernel::threads, 0, stream()>>>(n, kernel);
+    check(cudaGetLastError(), "a kernel launch");
+  }
 
  private:
   static unsigned blocks(Index n, Index threads) {
@@ -92,6 +121,6 @@ struct Cuda {
     return where.type == cudaMemoryTypeDevice;
   }
 };
-static_assert(Device<Cuda>);
+static_assert(Device<Cuda> && HasTeams<Cuda>);
 
 }  // namespace segmed
