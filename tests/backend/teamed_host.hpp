@@ -8,7 +8,7 @@
 #include <vector>
 
 #include <segmed/backend/cpu.hpp>
-#include <segmed/backend/team.hpp>
+#include <segmed/backend/teams/rows.hpp>
 
 namespace check {
 using namespace segmed;
@@ -75,8 +75,8 @@ struct HostTeam {
   void barrier() const { Fibers::current().barrier(); }
 };
 
-/// The memory and the plain launches of Cpu, none of its kernels, and teams.
-struct TeamedHost {
+/// The memory and the plain launches of Cpu, none of its kernels, but those of teams.
+struct TeamedHost : TeamRows<TeamedHost> {
   /// Whether teams and threads run in the other order; no result may depend on it.
   static inline bool reversed = false;
   /// How many teams have run so far.

@@ -6,7 +6,7 @@
 #endif
 #include <cuda_runtime.h>
 
-#include <segmed/backend/team.hpp>
+#include <segmed/backend/teams/rows.hpp>
 #include <segmed/core/error.hpp>
 
 namespace segmed {
@@ -42,7 +42,7 @@ __global__ void __launch_bounds__(Kernel::threads) run_teams(Index n, Kernel ker
 }
 
 /// The current CUDA device, in the order of the calling thread's own stream.
-struct Cuda {
+struct Cuda : TeamRows<Cuda> {
   static cudaStream_t stream() { return cudaStreamPerThread; }
 
   /// Throws DeviceError with the name of the call and CUDA's own words.
