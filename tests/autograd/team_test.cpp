@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "../backend/teamed_host.hpp"
 #include "parity.hpp"
+#include <segmed/core/bfloat16.hpp>
 
 TEST_SUITE_BEGIN("autograd/team");
 using namespace check;
@@ -19,7 +20,8 @@ struct Powers {
 
 }  // namespace
 
-static_assert(HasRows<Cpu, float> && HasRows<TeamedHost, float> && HasRows<TeamedHost, double>);
+static_assert(HasRows<Cpu, float> && HasRows<TeamedHost, float> && HasRows<TeamedHost, double> &&
+              HasRows<TeamedHost, Bfloat16>);
 
 TEST_CASE("ops of teams are those of the processor, in 3-D") {
   const Index before = TeamedHost::teams;
@@ -28,6 +30,9 @@ TEST_CASE("ops of teams are those of the processor, in 3-D") {
 }
 TEST_CASE("ops of teams are those of the processor, in 2-D") {
   check_ops<2, double, TeamedHost>(1e-11);
+}
+TEST_CASE("ops of teams read and write maps of Bfloat16") {
+  check_ops<3, Bfloat16, TeamedHost>(3e-2);
 }
 TEST_CASE("reductions by teams are those of a plain loop") {
   for (const Index items : {0, 1, 127, 2048, 2049, 9000})

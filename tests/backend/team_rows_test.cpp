@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include "teamed_host.hpp"
+#include <segmed/core/bfloat16.hpp>
 #include <segmed/core/random.hpp>
 
 TEST_SUITE_BEGIN("backend/team_rows");
@@ -115,6 +116,58 @@ TEST_CASE("moments of numbers far from zero keep their variance") {
       variance += (double(x[i]) - mean) * (double(x[i]) - mean) / count;
     const double ours = moments[2 * c] / count;
     CHECK(moments[2 * c + 1] / count - ours * ours == doctest::Approx(variance).epsilon(1e-6));
+  }
+}
+
+TEST_CASE("maps of Bfloat16 are read in packs of eight and of one") {
+  using T = Bfloat16;
+  for (const Grid& grid : {Grid{2, 3, 5, 7, 16}, Grid{1, 3, 5, 7, 12}, Grid{2, 3, 5, 7, 11}}) {
+    CAPTURE(grid);
+    const auto drawn = [&](std::uint32_t stream) {
+      std::vector<T> x;
+      for (const float value : random<float>(grid.size(), stream)) x.emplace_back(value);
+      return x;
+    };
+    const auto x = drawn(1), seen = drawn(2), start = drawn(3);
+    const auto scale = random<float>(grid.pairs(), 4), shift = random<float>(grid.pairs(), 5);
+    Lane<T> lane;
+    lane.grid = grid, lane.x = x.data(), lane.leak = 0.1f;
+    lane.scale = scale.data(), lane.shift = shift.data();
+    Reader<T> reader;
+    reader.lane[0] = lane;
+    Incoming<T> g;
+    g.view = lane, g.direct = start.data(), g.seen = seen.data();
+    std::vector<T> y = start, raw = start, out = start, expected[3] = {start, start, start};
+    std::vector<double> sums(std::size_t(2 * grid.pairs())), slopes(std::size_t(grid.pairs()));
+    std::vector<double> all(sums.size()), by_shift(slopes.size());
+    std::vector<float> totals(std::size_t(grid.channels)), total(totals.size());
+    for (Index row = 0; row < grid.rows(); ++row)
+      for (Index c = 0; c < grid.channels; ++c) {
+        const At at = grid.at(row, c);
+        const auto i = std::size_t(grid.index(at)), pair = std::size_t(grid.pair(at));
+        expected[0][i] = T(reader(at));
+        expected[1][i] = T(float(start[i]) + lane.through(at, float(seen[i])));
+        expected[2][i] = T(g(at));
+        all[2 * pair] += double(float(x[i]));
+        all[2 * pair + 1] += double(float(x[i])) * double(float(x[i]));
+        by_shift[pair] += double(lane.through_leak(at, float(seen[i])));
+        total[std::size_t(c)] += g(at);
+      }
+    Sink<T> sink;
+    sink.grid[0] = grid, sink.out[0] = out.data();
+    TeamedHost::apply(reader, static_cast<const Reader<T>*>(nullptr), y.data(), nullptr);
+    TeamedHost::spread(lane, seen.data(), raw.data(), nullptr, slopes.data(), nullptr);
+    TeamedHost::deposit(g, sink);
+    TeamedHost::total(g, totals.data());
+    TeamedHost::moments(lane, sums.data());
+    CHECK(same_bits(y, expected[0]));
+    CHECK(same_bits(out, expected[2]));
+    CHECK(distance(sums, all) < 1e-11);
+    CHECK(distance(slopes, by_shift) < 1e-11);
+    CHECK(distance(totals, total) < 1e-5);
+    // Rounded once after an fma, or twice.
+    for (std::size_t i = 0; i < raw.size(); ++i)
+      CHECK(std::abs(float(raw[i]) - float(expected[1][i])) <= 0.01f * std::abs(expected[1][i]));
   }
 }
 

@@ -27,10 +27,11 @@ Parts run_loss(const Batch& batch, const L& loss) {
   Tape::current()->clear();
   const auto labels = labels_of<typename F::device>(batch.grid, batch.y, batch.annotated);
   const Criterion<L> criterion{loss};
-  const F x = F::leaf(batch.grid, batch.logits<F>());
+  std::vector<typename F::value_type> logits;
+  for (const double z : batch.z) logits.push_back(typename F::value_type(typename F::Wide(z)));
+  const F x = F::leaf(batch.grid, logits), again = F::leaf(batch.grid, logits);
   const auto y = criterion(x, labels);
   backward(y);
-  const F again = F::leaf(batch.grid, batch.logits<F>());
   backward(0.5f * criterion(again, labels) + criterion(again, labels));
   return {{double(y.host())}, doubles(x.gradient()), doubles(again.gradient())};
 }

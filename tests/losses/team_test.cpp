@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "../backend/teamed_host.hpp"
 #include "parity.hpp"
+#include <segmed/core/bfloat16.hpp>
 
 TEST_SUITE_BEGIN("losses/team");
 using namespace check;
@@ -12,6 +13,9 @@ TEST_CASE("losses by teams are those of the processor, in 3-D") {
 }
 TEST_CASE("losses by teams are those of the processor, in 2-D") {
   check_losses<2, double, TeamedHost>(1e-10);
+}
+TEST_CASE("losses by teams read and write maps of Bfloat16") {
+  check_losses<3, Bfloat16, TeamedHost>(1e-2);
 }
 TEST_CASE("a label that no class has makes the loss no number") {
   Batch batch = Batch::random({2, 3, 5, 7, 3});

@@ -94,7 +94,10 @@ void sum_moments(const Grid& grid, const Sink<T>& sink) {
   if (!sink.moments) return;
   Lane<T> lane;
   lane.grid = grid, lane.x = sink.out[0];
-  D::launch(grid.pairs(), ChannelMoments<T>{lane, sink.moments});
+  if constexpr (requires { D::moments(lane, sink.moments); })
+    D::moments(lane, sink.moments);
+  else
+    D::launch(grid.pairs(), ChannelMoments<T>{lane, sink.moments});
 }
 
 /// coarse = weight * fine.
