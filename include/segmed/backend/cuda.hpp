@@ -3,7 +3,7 @@
 #pragma once
 #include <segmed/backend/cuda_graph.hpp>
 #include <segmed/backend/cuda_runtime.hpp>
-#include <segmed/backend/device.hpp>
+#include <segmed/backend/teams/rows.hpp>
 #if defined(SEGMED_CUDNN)
 #include <segmed/backend/cudnn/problem.hpp>
 #endif
@@ -21,9 +21,27 @@ __global__ void run_cells(Index rows, Index columns, Kernel kernel) {
   for (Index i = Index(blockIdx.x) * blockDim.x + threadIdx.x; i < n; i += step)
     kernel(i / columns, i % columns);
 }
+/// One thread of a team, which is a block of threads.
+struct CudaTeam {
+  Index index;
+  int thread;
+  SEGMED_HD void barrier() const {
+#if defined(__CUDA_ARCH__)
+    __syncthreads();
+#endif
+  }
+};
+template <class Kernel>
+__global__ void __launch_bounds__(Kernel::threads) run_teams(Index n, Kernel kernel) {
+  __shared__ typename Kernel::Shared shared;
+  for (Index i = blockIdx.x; i < n; i += gridDim.x) {
+    kernel(CudaTeam{i, int(threadIdx.x)}, shared);
+    __syncthreads();  // the block's next team writes what this one may still read
+  }
+}
 
 /// The process's GPU: see CudaRuntime for its memory, copies and streams.
-struct Cuda : CudaRuntime {
+struct Cuda : CudaRuntime, TeamRows<Cuda> {
   using Graph = CudaGraph;
 
   template <class Kernel>
@@ -42,6 +60,17 @@ struct Cuda : CudaRuntime {
   static void launch_rows(Index rows, Index columns, const Kernel& kernel) {
     if (rows <= 0 || columns <= 0) return;
     run_cells<<<blocks(rows * columns, 128), 128, 0, stream()>>>(rows, columns, kernel);
+    check(cudaGetLastError(), "a kernel launch");
+  }
+  /// A block of threads per team, with `Shared` in static shared memory: see backend/team.hpp.
+  template <class Kernel>
+  static void launch_teams(Index n, const Kernel& kernel) {
+    static_assert(fits_a_team<Kernel>,
+                  "launch_teams: too many threads, or `Shared` is too large "
+                  "or not plain data; see backend/team.hpp");
+    if (n <= 0) return;
+    const Index most = (Index{1} << 31) - 1;
+    run_teams<<<unsigned(n < most ? n : most), Kernel::threads, 0, stream()>>>(n, kernel);
     check(cudaGetLastError(), "a kernel launch");
   }
 
@@ -68,7 +97,7 @@ struct Cuda : CudaRuntime {
     return unsigned(wanted < 65535 ? wanted : 65535);
   }
 };
-static_assert(Device<Cuda>);
+static_assert(Device<Cuda> && HasTeams<Cuda>);
 
 }  // namespace segmed
 

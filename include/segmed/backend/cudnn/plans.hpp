@@ -10,19 +10,11 @@
 #include <vector>
 
 #include <segmed/backend/convolution_mode.hpp>
+#include <segmed/backend/cuda_runtime.hpp>
 #include <segmed/backend/cudnn/check.hpp>
 #include <segmed/backend/cudnn/graph.hpp>
 
 namespace segmed {
-
-/// As Cuda::check, which stands above this.
-inline void cuda_check(cudaError_t status, const char* call) {
-  if (status == cudaSuccess) return;
-  static_cast<void>(cudaGetLastError());
-  const bool absent = status == cudaErrorNoDevice || status == cudaErrorInsufficientDriver;
-  fail<DeviceError>(call, cudaGetErrorString(status),
-                    absent ? "; no GPU can be used here, choose Cpu as the device" : "");
-}
 
 /// How this process convolves on GPUs. Settings hold for what is planned after them: each has plans
 /// of its own.
@@ -71,9 +63,10 @@ class Cudnn {
   /// The current GPU. Throws DeviceError when there is none.
   static CudnnMachine machine() {
     int device = 0;
-    cuda_check(cudaGetDevice(&device), "cudaGetDevice");
+    CudaRuntime::stream();  // so that this thread is on the right device
+    CudaRuntime::check(cudaGetDevice(&device), "cudaGetDevice");
     cudaDeviceProp about{};
-    cuda_check(cudaGetDeviceProperties(&about, device), "cudaGetDeviceProperties");
+    CudaRuntime::check(cudaGetDeviceProperties(&about, device), "cudaGetDeviceProperties");
     return {about.name, 10 * about.major + about.minor, Index(cudnnGetVersion())};
   }
 
@@ -113,7 +106,7 @@ class CudnnContext {
   static CudnnContext& current(cudaStream_t stream) {
     thread_local Held held;
     int device = 0;
-    cuda_check(cudaGetDevice(&device), "cudaGetDevice");
+    CudaRuntime::check(cudaGetDevice(&device), "cudaGetDevice");
     CudnnContext*& mine = held.by_device[device];
     if (!mine) mine = take(device);
     if (mine->stream_ != stream) {
@@ -136,7 +129,7 @@ class CudnnContext {
       return found->second.choice.plan.get();
 
     cudaStreamCaptureStatus capturing = cudaStreamCaptureStatusNone;
-    cuda_check(cudaStreamIsCapturing(D::stream(), &capturing), "cudaStreamIsCapturing");
+    CudaRuntime::check(cudaStreamIsCapturing(D::stream(), &capturing), "cudaStreamIsCapturing");
     require<DeviceError>(capturing == cudaStreamCaptureStatusNone, "cudnn",
                          "a CUDA graph is being captured, and there is no plan yet for ", p.text(),
                          "; run the same step once before");
@@ -223,7 +216,7 @@ class CudnnContext {
         const Borrowed<D, T> fine(w.fine.size()), coarse(w.coarse.size());
         const Borrowed<D, Wide<T>> weights(2 * w.weights());
         return true;
-      } catch (const DeviceError&) {
+      } catch (const MemoryError&) {
         return false;
       }
     }
@@ -237,17 +230,17 @@ class CudnnContext {
       double best = 1e30;
       for (int i = 0; i < 7; ++i) {  // the first two warm up
         cudaEvent_t begin = nullptr, end = nullptr;
-        cuda_check(cudaEventCreate(&begin), "cudaEventCreate");
-        cuda_check(cudaEventCreate(&end), "cudaEventCreate");
-        cuda_check(cudaEventRecord(begin, D::stream()), "cudaEventRecord");
+        CudaRuntime::check(cudaEventCreate(&begin), "cudaEventCreate");
+        CudaRuntime::check(cudaEventCreate(&end), "cudaEventCreate");
+        CudaRuntime::check(cudaEventRecord(begin, D::stream()), "cudaEventRecord");
         cudnn_check(context.run<D>(plan, on), "cudnnBackendExecute", "; ", problem.text());
-        cuda_check(cudaEventRecord(end, D::stream()), "cudaEventRecord");
-        cuda_check(cudaEventSynchronize(end), "cudaEventSynchronize");
+        CudaRuntime::check(cudaEventRecord(end, D::stream()), "cudaEventRecord");
+        CudaRuntime::check(cudaEventSynchronize(end), "cudaEventSynchronize");
         float milliseconds = 0;
-        cuda_check(cudaEventElapsedTime(&milliseconds, begin, end), "cudaEventElapsedTime");
+        CudaRuntime::check(cudaEventElapsedTime(&milliseconds, begin, end), "cudaEventElapsedTime");
         if (i >= 2) best = std::min(best, double(milliseconds));
-        cuda_check(cudaEventDestroy(begin), "cudaEventDestroy");
-        cuda_check(cudaEventDestroy(end), "cudaEventDestroy");
+        CudaRuntime::check(cudaEventDestroy(begin), "cudaEventDestroy");
+        CudaRuntime::check(cudaEventDestroy(end), "cudaEventDestroy");
       }
       return best;
     }
