@@ -133,6 +133,7 @@ TEST_SUITE("backend/cudnn") {
     const CudnnProblem p = cudnn_problem(CudnnPass::forward, CudnnStorage::float32,
                                          Cudnn::switches(), window({1, 9, 11, 13, 16}, 16, 3, 1, 1))
                                .value();
+    CudnnContext::current(Cuda::stream());  // a handle cannot be made in a capture
     Cuda::check(cudaStreamBeginCapture(Cuda::stream(), cudaStreamCaptureModeThreadLocal),
                 "cudaStreamBeginCapture");
     CHECK_THROWS_AS(CudnnDense::plan<float>(p), DeviceError);
