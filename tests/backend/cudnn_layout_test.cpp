@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What surrounds cuDNN, on the host: a loop over strides takes its place.
 #include "cudnn_problem.hpp"
+#include "teamed_host.hpp"
 #include <segmed/autograd/convolution.hpp>
 #include <segmed/autograd/gradient_check.hpp>
 #include <segmed/autograd/group.hpp>
@@ -109,8 +110,8 @@ struct Loop {
 };
 static_assert(DenseEngine<Loop>);
 
-// Memory and launches of Cpu, convolutions by the loop.
-struct Host : Cpu {
+// As Cuda is: passes over maps by teams, convolutions by a dense engine.
+struct Host : check::TeamedHost {
   template <class T>
   static constexpr bool convolves_dense = CudnnStored<T>;
   template <CudnnStored T>
