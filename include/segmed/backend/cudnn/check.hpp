@@ -144,9 +144,9 @@ float worst_difference(const CudnnProblem& p, const Run& run, Index most = 4096)
   D::launch(w.fine.size(), MakeUpNumbers<T>{fine.data(), 1});
   D::launch(w.coarse.size(), MakeUpNumbers<T>{coarse.data(), std::uint64_t{1} << 40});
   D::launch(w.weights(), MakeUpNumbers<Wide<T>>{weights.data(), std::uint64_t{1} << 50});
-  D::launch_rows(
-      w.coarse.channels, columns,
-      ToFilter<T>{weights.data(), filter.data(), inside, w.coarse.channels, columns, inside});
+  const FilterLayout layout{w.taps(), inside, w.coarse.channels, inside};
+  D::launch_rows(layout.rows(), w.coarse.channels,
+                 ToFilter<T>{layout, weights.data(), filter.data()});
   Feed<T> from_fine, from_coarse;
   from_fine.values.lane[0].grid = w.fine, from_fine.values.lane[0].x = fine.data();
   from_coarse.values.lane[0].grid = w.coarse, from_coarse.values.lane[0].x = coarse.data();

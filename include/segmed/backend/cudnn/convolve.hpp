@@ -52,12 +52,11 @@ void write_by(CudnnPass pass, const Window& w, const Feed<T>& in, const Wide<T>*
   const Grid &from = forward ? w.fine : w.coarse, &to = forward ? w.coarse : w.fine;
   const Index read = (forward ? p->window.fine : p->window.coarse).channels;
   const Index written = (forward ? p->window.coarse : p->window.fine).channels;
-  const Index columns = w.taps() * p->inside();
+  const FilterLayout layout{w.taps(), w.fine.channels / w.groups, w.coarse.channels, p->inside()};
   Borrowed<D, T> input_room, filter(p->window.weights()), output_room;
   T* input = dense_feed<D>(in, from, read, input_room);
-  D::launch_rows(p->window.coarse.channels, columns,
-                 ToFilter<T>{weight, filter.data(), w.fine.channels / w.groups, w.coarse.channels,
-                             columns, p->inside()});
+  D::launch_rows(layout.rows(), p->window.coarse.channels,
+                 ToFilter<T>{layout, weight, filter.data()});
   T* place = written == to.channels ? plain_place(out) : nullptr;
   if (!aligned(place)) place = nullptr;
   T* output = place ? place : output_room.take(to.rows() * written);
@@ -81,10 +80,9 @@ void weigh_by(const Window& w, const Feed<T>& fine, const Feed<T>& coarse, Wide<
   T* x = dense_feed<D>(fine, w.fine, p->window.fine.channels, fine_room);
   T* y = dense_feed<D>(coarse, w.coarse, p->window.coarse.channels, coarse_room);
   E::run(*plan, CudnnOperands<T>{x, filter.data(), y});
-  const Index inside = w.fine.channels / w.groups;
-  D::launch_rows(w.taps() * inside, w.coarse.channels,
-                 AddFilter<T>{filter.data(), weight_grad, inside, w.coarse.channels,
-                              w.taps() * p->inside(), p->inside()});
+  const FilterLayout layout{w.taps(), w.fine.channels / w.groups, w.coarse.channels, p->inside()};
+  D::launch_rows(layout.rows(), w.coarse.channels,
+                 AddFilter<T>{layout, filter.data(), weight_grad});
 }
 
 }  // namespace segmed

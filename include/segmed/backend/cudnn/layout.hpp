@@ -8,34 +8,6 @@
 
 namespace segmed {
 
-/// Weights (taps, in, out) to cuDNN's (out, taps, in); channels that are filled up become zeros.
-/// One item per (channel out, tap and channel in).
-template <class T>
-struct ToFilter {
-  const Wide<T>* from;
-  T* to;
-  Index in, out;            // channels of the weights: of one group in, of all groups out
-  Index columns, in_there;  // taps * channels in, and channels in, filled up
-  SEGMED_HD void operator()(Index k, Index column) const {
-    const Index c = column % in_there, tap = column / in_there;
-    const bool real = k < out && c < in;
-    to[k * columns + column] = T(real ? from[(tap * in + c) * out + k] : Wide<T>(0));
-  }
-};
-
-/// Adds a gradient in cuDNN's (out, taps, in) to weights (taps, in, out). One item per (tap and
-/// channel in, channel out).
-template <class T>
-struct AddFilter {
-  const T* from;
-  Wide<T>* into;
-  Index in, out, columns, in_there;  // as above
-  SEGMED_HD void operator()(Index row, Index k) const {
-    const Index column = row / in * in_there + row % in;
-    into[row * out + k] += Wide<T>(from[k * columns + column]);
-  }
-};
-
 /// Channels that are read or written at once.
 inline constexpr Index channels_together = 8;
 template <class T>
@@ -45,6 +17,64 @@ struct alignas(16) ChannelsTogether {
 inline Index channel_blocks(Index channels) {
   return (channels + channels_together - 1) / channels_together;
 }
+
+/// Between weights (taps, in, out) and cuDNN's (out, taps, in). One item per (tap and block of
+/// channels in, channel out): neighbours are neighbours in the weights, and a block is in the
+/// filter.
+struct FilterLayout {
+  Index taps, in, out, in_there;  // channels in: of one group, and filled up; channels out: of all
+
+  Index rows() const { return taps * channel_blocks(in_there); }
+  struct Place {
+    Index weight, filter, channel;  // of the block's first channel
+  };
+  SEGMED_HD Place at(Index row, Index k) const {
+    const Index blocks = (in_there + channels_together - 1) / channels_together;
+    const Index tap = row / blocks, c = row % blocks * channels_together;
+    return {(tap * in + c) * out + k, (k * taps + tap) * in_there + c, c};
+  }
+  SEGMED_HD bool whole() const { return in_there % channels_together == 0; }
+};
+/// Channels that are filled up become zeros; also those out, over which this is launched too.
+template <class T>
+struct ToFilter {
+  FilterLayout layout;
+  const Wide<T>* from;
+  T* to;  // aligned to 16 bytes
+  SEGMED_HD void operator()(Index row, Index k) const {
+    const FilterLayout::Place p = layout.at(row, k);
+    ChannelsTogether<T> all;
+    for (Index i = 0; i < channels_together; ++i) {
+      const bool real = k < layout.out && p.channel + i < layout.in;
+      all.value[i] = T(real ? from[p.weight + i * layout.out] : Wide<T>(0));
+    }
+    if (layout.whole()) {
+      *reinterpret_cast<ChannelsTogether<T>*>(to + p.filter) = all;
+    } else {
+      for (Index i = 0; i < channels_together && p.channel + i < layout.in_there; ++i)
+        to[p.filter + i] = all.value[i];
+    }
+  }
+};
+/// Adds a gradient of the filter to that of the weights.
+template <class T>
+struct AddFilter {
+  FilterLayout layout;
+  const T* from;  // aligned to 16 bytes
+  Wide<T>* into;
+  SEGMED_HD void operator()(Index row, Index k) const {
+    const FilterLayout::Place p = layout.at(row, k);
+    ChannelsTogether<T> all;
+    if (layout.whole()) {
+      all = *reinterpret_cast<const ChannelsTogether<T>*>(from + p.filter);
+    } else {
+      for (Index i = 0; i < channels_together && p.channel + i < layout.in_there; ++i)
+        all.value[i] = from[p.filter + i];
+    }
+    for (Index i = 0; i < channels_together && p.channel + i < layout.in; ++i)
+      into[p.weight + i * layout.out] += Wide<T>(all.value[i]);
+  }
+};
 
 /// A feed as one dense tensor, channels filled up with zeros. One item per (row, block of
 /// channels): what a row's channels share is found once.
