@@ -2,16 +2,18 @@
 #include "../cuda/gpu.hpp"
 #include "parity.hpp"
 #include <segmed/backend/cuda.hpp>
+#include <segmed/core/bfloat16.hpp>
 
 TEST_SUITE_BEGIN("autograd/cuda");
 using namespace check;
 
-static_assert(HasRows<Cuda, float> && HasRows<Cuda, double>);
+static_assert(HasRows<Cuda, float> && HasRows<Cuda, double> && HasRows<Cuda, Bfloat16>);
 
 TEST_CASE("ops on the GPU are those of the processor") {
   if (no_gpu()) return;
   check_ops<3, float, Cuda>(2e-5);
   check_ops<2, double, Cuda>(1e-11);
+  check_ops<3, Bfloat16, Cuda>(3e-2);
 }
 TEST_CASE("passes over maps with odd and many channels are those of the processor") {
   if (no_gpu()) return;
