@@ -59,9 +59,9 @@ TEST_SUITE("backend/cudnn engines") {
       for (const CudnnNote one : notes) engine.notes.push_back(note(one));
       return admitted(p, engine);
     };
-    const CudnnProblem fast = problem(), exact = problem(16, {.tf32 = false}),
-                       loose = problem(16, {.nondeterministic = true}),
-                       half = problem(16, {.tf32 = false}, CudnnStorage::bfloat16);
+    const CudnnProblem fast = problem(16, {.tf32 = true}), exact = problem(),
+                       loose = problem(16, {.tf32 = true, .nondeterministic = true}),
+                       half = problem(16, {}, CudnnStorage::bfloat16);
     for (const CudnnProblem& p : {fast, exact, loose, half}) {
       CHECK(admits(p, {}));
       CHECK_FALSE(admits(p, {tensor_core, down_convert_inputs}));
@@ -123,7 +123,7 @@ TEST_SUITE("backend/cudnn engines") {
     CHECK(read.find(problem(16))->same({.index = 13, .knobs = {{2, 3}}}));
     CHECK(read.find(problem(32))->index == 40);
     CHECK_FALSE(read.find(problem(64)).has_value());
-    CHECK_FALSE(read.find(problem(16, {.tf32 = false})).has_value());
+    CHECK_FALSE(read.find(problem(16, {.tf32 = true})).has_value());
     CHECK_FALSE(read.find(problem(16, {}, CudnnStorage::bfloat16)).has_value());
     CHECK(read.json() == json);
     CHECK(TuningTable::of_json(TuningTable{}.json(), hopper).size() == 0);

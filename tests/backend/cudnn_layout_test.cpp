@@ -87,15 +87,11 @@ void run_graph(const CudnnProblem& p, const CudnnOperands<T>& on) {
 }
 
 struct Loop {
-  static CudnnSwitches& settings() {
-    static CudnnSwitches now;
-    return now;
-  }
   static int& runs() {
     static int count = 0;
     return count;
   }
-  static CudnnSwitches switches() { return settings(); }
+  static CudnnSwitches switches() { return {}; }
   template <CudnnStored T>
   static const CudnnProblem* plan(const CudnnProblem& p) {
     static CudnnProblem kept;
@@ -202,7 +198,7 @@ TEST_SUITE("backend/cudnn layout") {
   TEST_CASE("windows become descriptors") {
     const CudnnProblem p = forward_of(window({2, 5, 6, 7, 3}, 5, 3, 1, 1));
     CHECK(p.axes == 3);
-    CHECK(p.fine().extent == std::vector<Index>{2, 4, 5, 6, 7});  // TF32 reads four channels
+    CHECK(p.fine().extent == std::vector<Index>{2, 4, 5, 6, 7});  // four channels are 16 bytes
     CHECK(p.fine().stride == std::vector<Index>{840, 1, 168, 28, 4});
     CHECK(p.coarse().extent == std::vector<Index>{2, 8, 5, 6, 7});
     CHECK(p.filter().extent == std::vector<Index>{8, 4, 3, 3, 3});
@@ -214,9 +210,6 @@ TEST_SUITE("backend/cudnn layout") {
         forward_of(window({2, 5, 6, 7, 3}, 9, 3, 1, 1), CudnnStorage::bfloat16);
     CHECK(half.window.fine.channels == 8);
     CHECK(half.window.coarse.channels == 16);
-    CHECK(cudnn_problem(CudnnPass::forward, CudnnStorage::float32, {.tf32 = false},
-                        window({2, 5, 6, 7, 3}, 9, 3, 1, 1))
-              ->window.fine.channels == 3);
 
     // Groups keep their channels.
     const CudnnProblem grouped = forward_of(window({1, 9, 9, 9, 6}, 8, 3, 1, 2, 2, 2));
@@ -262,7 +255,7 @@ TEST_SUITE("backend/cudnn layout") {
           all.push_back(cudnn_problem(pass, storage, {}, w).value());
     const Window w = windows()[1];
     for (const CudnnSwitches& s :
-         {CudnnSwitches{.tf32 = false}, CudnnSwitches{.nondeterministic = true},
+         {CudnnSwitches{.tf32 = true}, CudnnSwitches{.nondeterministic = true},
           CudnnSwitches{.workspace = 5}})
       all.push_back(cudnn_problem(CudnnPass::forward, CudnnStorage::float32, s, w).value());
     for (std::size_t i = 0; i < all.size(); ++i)
@@ -280,25 +273,20 @@ TEST_SUITE("backend/cudnn layout") {
   }
   TEST_CASE_TEMPLATE("a dense engine convolves as the plain kernels do", T, float, Bfloat16) {
     std::uint32_t seed = 1;
-    for (const bool tf32 : {true, false}) {
-      Loop::settings().tf32 = tf32;
-      for (const Window& w : windows()) {
-        CAPTURE(w.fine);
-        CAPTURE(w.coarse);
-        for (int mode = 0; mode < 6; ++mode) {
-          CAPTURE(mode);
-          if (!tf32 && mode != 1) continue;
-          Problem p{.w = w, .seed = seed++};
-          p.pending = mode == 1 || mode == 2 || mode == 4, p.two_sources = mode == 2;
-          p.gradient = mode == 3 || mode == 4, p.add = mode >= 4, p.two_parts = mode >= 4;
-          p.bias = mode == 1 || mode == 5;
-          const int before = Loop::runs();
-          check_all<T>(p);
-          CHECK(Loop::runs() == before + 3);
-        }
+    for (const Window& w : windows()) {
+      CAPTURE(w.fine);
+      CAPTURE(w.coarse);
+      for (int mode = 0; mode < 6; ++mode) {
+        CAPTURE(mode);
+        Problem p{.w = w, .seed = seed++};
+        p.pending = mode == 1 || mode == 2 || mode == 4, p.two_sources = mode == 2;
+        p.gradient = mode == 3 || mode == 4, p.add = mode >= 4, p.two_parts = mode >= 4;
+        p.bias = mode == 1 || mode == 5;
+        const int before = Loop::runs();
+        check_all<T>(p);
+        CHECK(Loop::runs() == before + 3);
       }
     }
-    Loop::settings() = {};
   }
   TEST_CASE("what it cannot say goes to the plain kernels") {
     Window w = window({2, 6, 4, 8, 5}, 6, 2, 2, 0);

@@ -88,7 +88,7 @@ TEST_SUITE("backend/cudnn") {
         }
       }
     }
-    Cudnn::tf32(true);
+    Cudnn::tf32(false);
     MESSAGE(CudnnContext::current(Cuda::stream()).report());
   }
   TEST_CASE("what cuDNN cannot say goes to the plain kernels, and doubles do") {
@@ -125,7 +125,7 @@ TEST_SUITE("backend/cudnn") {
   TEST_CASE("little workspace still convolves") {
     if (!gpu()) return;
     Cudnn::workspace(0);
-    check_all<float>({.w = windows()[1]}, true);
+    check_all<float>({.w = windows()[1]}, false);
     Cudnn::workspace(Index{1} << 30);
   }
   TEST_CASE("a graph without a plan is refused while a CUDA graph is captured") {

@@ -44,7 +44,7 @@ concept CudnnStored = requires {
 
 /// What an engine may do.
 struct CudnnSwitches {
-  bool tf32 = true;                  // multiply floats with 10 bits of fraction, on tensor cores
+  bool tf32 = false;                 // multiply floats with 10 bits of fraction, on tensor cores
   bool nondeterministic = false;     // add in an order that differs from run to run
   Index workspace = Index{1} << 30;  // bytes at most
   friend bool operator==(const CudnnSwitches&, const CudnnSwitches&) = default;
@@ -128,9 +128,8 @@ struct CudnnProblem {
 };
 
 /// Fast engines read 16 bytes of channels at once.
-inline Index channel_unit(CudnnStorage storage, const CudnnSwitches& switches) {
-  if (storage == CudnnStorage::bfloat16) return 8;
-  return switches.tf32 ? 4 : 1;
+inline Index channel_unit(CudnnStorage storage) {
+  return storage == CudnnStorage::bfloat16 ? 8 : 4;
 }
 inline Index filled_up(Index channels, Index unit) { return (channels + unit - 1) / unit * unit; }
 
@@ -152,7 +151,7 @@ inline std::optional<CudnnProblem> cudnn_problem(CudnnPass pass, CudnnStorage st
   Window& w = p.window;
   if (w.fine.size() <= 0 || w.coarse.size() <= 0) return {};
   if (w.groups == 1) {
-    const Index unit = channel_unit(storage, p.switches);
+    const Index unit = channel_unit(storage);
     w.fine.channels = filled_up(w.fine.channels, unit);
     w.coarse.channels = filled_up(w.coarse.channels, unit);
   }
