@@ -12,7 +12,7 @@ TEST_CASE("losses by teams are those of the processor, in 3-D") {
   CHECK(TeamedHost::teams > before);
 }
 TEST_CASE("losses by teams are those of the processor, in 2-D") {
-  check_losses<2, double, TeamedHost>(1e-10, {3, 255});
+  check_losses<2, double, TeamedHost>(1e-10, {3, 200});
 }
 TEST_CASE("losses by teams read and write maps of Bfloat16") {
   check_losses<3, Bfloat16, TeamedHost>(1e-2, {3, 11});
