@@ -16,7 +16,7 @@ find include/segmed -name '*.hpp' | LC_ALL=C sort | xargs -r awk '
     n = split(floors, word, " ")
     for (i = 1; i < n; i += 2) floor[word[i]] = word[i + 1]
     may_ask["core/config.hpp"] = may_ask["backend/backend.hpp"] = may_ask["backend/targets.hpp"] = 1
-    may_ask["experiment/compiled.hpp"] = 1
+    may_ask["experiment/compiled.hpp"] = may_ask["backend/cuda.hpp"] = 1
   }
   function say(text) { print FILENAME ":" FNR ": " text }
   function folder_of(path) { sub("/.*", "", path); return path }
@@ -89,7 +89,7 @@ find include/segmed -name '*.hpp' | LC_ALL=C sort | xargs -r awk '
     }
     total = 0
     for (macro in macros) { ++total; names = names " " macro }
-    if (total > 5) print "include/segmed: " total " macros, the limit is 5:" names
+    if (total > 6) print "include/segmed: " total " macros, the limit is 6:" names
   }' >>"$found"
 
 # ---- each file says its license in its first three lines

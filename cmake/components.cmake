@@ -131,10 +131,12 @@ endif()
 
 # ---- segmed::mpi
 set(MPI_CXX_SKIP_MPICXX ON)  # the C API alone
-find_package(MPI QUIET COMPONENTS CXX)
+if(NOT SEGMED_STATIC)
+  find_package(MPI QUIET COMPONENTS CXX)
+endif()
 if(MPI_CXX_FOUND)
   segmed_add_component(mpi segmed MPI::MPI_CXX)
-else()
+elseif(NOT SEGMED_STATIC)
   message(STATUS "segmed: no segmed::mpi: install libopenmpi-dev and openmpi-bin for it")
 endif()
 
@@ -146,7 +148,12 @@ if(SEGMED_CUDA)
   enable_language(CUDA)
   find_package(CUDAToolkit 13 REQUIRED)
   find_package(CUDNN 9 REQUIRED MODULE)
-  segmed_add_component(cuda segmed CUDA::cudart CUDNN::cudnn)
+  set(cudart CUDA::cudart)
+  if(SEGMED_STATIC)
+    set(cudart CUDA::cudart_static)
+  endif()
+  segmed_add_component(cuda segmed ${cudart} CUDNN::cudnn)
+  target_compile_definitions(segmed_cuda INTERFACE SEGMED_CUDNN)
   set_target_properties(segmed_cuda PROPERTIES VERIFY_INTERFACE_HEADER_SETS FALSE)  # nvcc's alone
   if(TARGET segmed_kernels)  # nvcc does not compile the processor's kernels, it links them
     target_link_libraries(segmed_cuda INTERFACE segmed_kernels)

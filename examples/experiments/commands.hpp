@@ -38,6 +38,7 @@ struct BudgetOptions {
   segmed::Index steps = 0;
   double minutes = 0;
   std::string out;
+  bool replay = false;
   /// Whether a larger network pays: docs/results.md, "Which network for how long".
   bool is_long() const { return minutes >= 5 || steps >= 2500; }
 };

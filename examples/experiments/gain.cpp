@@ -241,7 +241,7 @@ int gain(const GainOptions& asked) {
     RunOptions how = run_options(recipe, run.seed);
     how.name = fs::path(folder).filename(), how.ranks = {};
     set_budget(how, options, base);
-    how.out = folder, how.quiet = options.study.quiet;
+    how.out = folder, how.quiet = options.study.quiet, how.replay = options.budget.replay;
     how.full = study.cases(split.full);
     how.partial = study.hidden(split.partial, run.hide, run.seed);
     TrainJob job{{study.cohort(), how}, recipe, how};

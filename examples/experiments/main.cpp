@@ -8,7 +8,7 @@
 #include <CLI/CLI.hpp>
 
 #include "commands.hpp"
-#include "networks.hpp"
+#include "device.hpp"
 #include <segmed/backend/parallel.hpp>
 
 namespace experiments {
@@ -93,6 +93,8 @@ void add_budget(CLI::App& app, BudgetOptions& options) {
   app.add_option("--minutes", options.minutes, "budget of a run in minutes of training")
       ->excludes(steps);
   app.add_option("--out", options.out, "folder for models, predictions and results");
+  app.add_flag("--replay", options.replay,
+               "on a GPU: queue a training step's kernels as one, where the policy allows it");
 }
 void need(bool given, const char* command, const char* option) {
   require<ConfigError>(given, command, "needs ", option, "; see experiments ", command, " --help");
@@ -147,6 +149,10 @@ int run(int argc, const char* const* argv) {
   app.failure_message(CLI::FailureMessage::simple);
   int thread_count = 0;
   app.add_option("--threads", thread_count, "threads; else all")->check(CLI::Range(1, 1024));
+  std::string device = "auto";
+  app.add_option("--device", device,
+                 "auto, cpu, cuda or cuda:N; auto is the first GPU, or the processor")
+      ->capture_default_str();
   bool distributed = false;
   app.add_flag(
       "--distributed", distributed,
@@ -258,6 +264,7 @@ int run(int argc, const char* const* argv) {
     return app.exit(error) == 0 ? done : usage;
   }
   if (thread_count > 0) set_threads(thread_count);
+  choose_device(device);
   const char* started = std::getenv("OMPI_COMM_WORLD_SIZE");
   require<ConfigError>(distributed || !started || std::string(started) == "1", "--distributed",
                        started ? started : "", " processes were started, which would all do the ",
@@ -328,6 +335,8 @@ int main(int argc, char** argv) {
     text = error.what(), code = disk;
   } catch (const segmed::FileError& error) {
     text = error.what(), code = bad_input;
+  } catch (const segmed::MemoryError& error) {
+    text = error.what(), code = out_of_memory;
   } catch (const std::bad_alloc&) {
     text = "segmed: memory: there is not enough; take a smaller --patch or --batch";
     code = out_of_memory;

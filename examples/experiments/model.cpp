@@ -8,7 +8,7 @@
 #include <segmed/train/checkpoint.hpp>
 #include <segmed/train/inference.hpp>
 
-namespace experiments {
+namespace experiments::ON_DEVICE {
 
 using namespace segmed;
 
@@ -52,7 +52,7 @@ Model built(const Recipe& recipe, const Checkpoint& point) {
 
 }  // namespace
 
-Model Model::load(const std::string& path) {
+Model load_model(const std::string& path) {
   const bool folder = std::filesystem::is_directory(path);
   const std::string file = folder ? path + "/last.safetensors" : path;
   require<FileError>(
@@ -63,4 +63,4 @@ Model Model::load(const std::string& path) {
   return recipe.flat() ? built<Flat>(recipe, point) : built<Solid>(recipe, point);
 }
 
-}  // namespace experiments
+}  // namespace experiments::ON_DEVICE

@@ -4,11 +4,9 @@
 #include <segmed/nn/dynamic_head.hpp>
 #include <segmed/nn/unet.hpp>
 
-namespace experiments {
+namespace experiments::ON_DEVICE {
 
 using namespace segmed;
-
-std::vector<std::string> network_names() { return {"residual_unet", "unet", "dynamic_unet"}; }
 
 template <class F>
 AnyNetwork<F> network_of(const Recipe& recipe, std::uint64_t seed) {
@@ -30,4 +28,4 @@ AnyNetwork<F> network_of(const Recipe& recipe, std::uint64_t seed) {
 template AnyNetwork<Flat> network_of<Flat>(const Recipe&, std::uint64_t);
 template AnyNetwork<Solid> network_of<Solid>(const Recipe&, std::uint64_t);
 
-}  // namespace experiments
+}  // namespace experiments::ON_DEVICE

@@ -1,17 +1,24 @@
 // SPDX-License-Identifier: Apache-2.0
-// The table from names to networks; each rank is compiled once, in networks.cpp.
+// The table from names to networks; each rank is compiled once a device, in networks.cpp.
 #pragma once
+#include "device.hpp"
+#include "model.hpp"
 #include "recipe.hpp"
 #include <segmed/backend/backend.hpp>
+#include <segmed/core/bfloat16.hpp>
 #include <segmed/nn/any_network.hpp>
 
-namespace experiments {
+namespace experiments::ON_DEVICE {
 
-using Flat = segmed::Features<2, float, segmed::Cpu>;
-using Solid = segmed::Features<3, float, segmed::Cpu>;
-
-/// The names that --network takes.
-std::vector<std::string> network_names();
+#if defined(__CUDACC__)
+using Device = segmed::Cuda;
+using Number = segmed::Bfloat16;  // of feature maps; parameters, sums and losses are float
+#else
+using Device = segmed::Cpu;
+using Number = float;
+#endif
+using Flat = segmed::Features<2, Number, Device>;
+using Solid = segmed::Features<3, Number, Device>;
 
 /// Builds the recipe's network with starting weights from `seed`.
 ///
@@ -21,4 +28,7 @@ segmed::AnyNetwork<F> network_of(const Recipe& recipe, std::uint64_t seed);
 extern template segmed::AnyNetwork<Flat> network_of<Flat>(const Recipe&, std::uint64_t);
 extern template segmed::AnyNetwork<Solid> network_of<Solid>(const Recipe&, std::uint64_t);
 
-}  // namespace experiments
+/// What Model::load does on this device.
+Model load_model(const std::string& path);
+
+}  // namespace experiments::ON_DEVICE

@@ -5,43 +5,6 @@ namespace experiments {
 
 using namespace segmed;
 
-// A new policy stands in these two lists and in a policy_<name>.cpp.
-extern const PolicyEntry supervised, marginal, exclusion, target_adaptive, leaf_dice,
-    masked_sigmoid, dynamic_head, partial_completion, self_training, entropy, mean_teacher, uamt,
-    ict, transform, deformation, fixmatch, unimatch, cps, cross_teaching, rdrop, cct, mcnet, urpc,
-    dtc, dan, bcp, cube_shuffle;
-
-const std::vector<const PolicyEntry*>& policies() {
-  static const std::vector<const PolicyEntry*> table = {&supervised,
-                                                        &marginal,
-                                                        &exclusion,
-                                                        &target_adaptive,
-                                                        &leaf_dice,
-                                                        &masked_sigmoid,
-                                                        &dynamic_head,
-                                                        &partial_completion,
-                                                        &self_training,
-                                                        &entropy,
-                                                        &mean_teacher,
-                                                        &uamt,
-                                                        &ict,
-                                                        &transform,
-                                                        &deformation,
-                                                        &fixmatch,
-                                                        &unimatch,
-                                                        &cps,
-                                                        &cross_teaching,
-                                                        &rdrop,
-                                                        &cct,
-                                                        &mcnet,
-                                                        &urpc,
-                                                        &dtc,
-                                                        &dan,
-                                                        &bcp,
-                                                        &cube_shuffle};
-  return table;
-}
-
 const PolicyEntry& policy_named(const std::string& name) {
   std::string names;
   for (const PolicyEntry* entry : policies()) {

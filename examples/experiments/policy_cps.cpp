@@ -2,7 +2,7 @@
 #include "training.hpp"
 #include <segmed/semi/cross_pseudo_supervision.hpp>
 
-namespace experiments {
+namespace experiments::ON_DEVICE {
 
 extern const PolicyEntry cps;
 constinit const PolicyEntry cps = policy("cps", "two networks label D_1 for each other",
@@ -11,4 +11,4 @@ constinit const PolicyEntry cps = policy("cps", "two networks label D_1 for each
                                                segmed::with_other_start(net, job.options.seed + 1)};
                                          });
 
-}  // namespace experiments
+}  // namespace experiments::ON_DEVICE

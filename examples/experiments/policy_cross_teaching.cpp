@@ -2,7 +2,7 @@
 #include "training.hpp"
 #include <segmed/semi/cross_teaching.hpp>
 
-namespace experiments {
+namespace experiments::ON_DEVICE {
 
 extern const PolicyEntry cross_teaching;
 constinit const PolicyEntry cross_teaching =
@@ -15,4 +15,4 @@ constinit const PolicyEntry cross_teaching =
                  network_of<typename Net::Features>(other, job.options.seed + 1)};
            });
 
-}  // namespace experiments
+}  // namespace experiments::ON_DEVICE

@@ -2,7 +2,7 @@
 #include "training.hpp"
 #include <segmed/semi/adversarial.hpp>
 
-namespace experiments {
+namespace experiments::ON_DEVICE {
 
 extern const PolicyEntry dan;
 constinit const PolicyEntry dan =
@@ -12,4 +12,4 @@ constinit const PolicyEntry dan =
                                                                job.recipe.plan.channels);
            });
 
-}  // namespace experiments
+}  // namespace experiments::ON_DEVICE

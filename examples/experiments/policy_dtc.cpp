@@ -2,7 +2,7 @@
 #include "training.hpp"
 #include <segmed/semi/dual_task.hpp>
 
-namespace experiments {
+namespace experiments::ON_DEVICE {
 
 extern const PolicyEntry dtc;
 constinit const PolicyEntry dtc =
@@ -12,4 +12,4 @@ constinit const PolicyEntry dtc =
                  net, job.recipe.classes.size(), job.recipe.plan.channels, job.options.seed);
            });
 
-}  // namespace experiments
+}  // namespace experiments::ON_DEVICE

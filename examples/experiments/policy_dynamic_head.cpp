@@ -2,7 +2,7 @@
 #include "training.hpp"
 #include <segmed/semi/masked_sigmoid.hpp>
 
-namespace experiments {
+namespace experiments::ON_DEVICE {
 
 extern const PolicyEntry dynamic_head;
 constinit const PolicyEntry dynamic_head =
@@ -11,4 +11,4 @@ constinit const PolicyEntry dynamic_head =
                            [](const auto&) { return segmed::MaskedSigmoid{.background = false}; }),
          [](Recipe& recipe) { recipe.network = "dynamic_unet"; });
 
-}  // namespace experiments
+}  // namespace experiments::ON_DEVICE

@@ -2,11 +2,11 @@
 #include "training.hpp"
 #include <segmed/semi/entropy_minimization.hpp>
 
-namespace experiments {
+namespace experiments::ON_DEVICE {
 
 extern const PolicyEntry entropy;
 constinit const PolicyEntry entropy =
     policy("entropy", "decide on D_1, whatever the answer",
            [](const auto&) { return segmed::EntropyMinimization{}; });
 
-}  // namespace experiments
+}  // namespace experiments::ON_DEVICE

@@ -2,11 +2,11 @@
 #include "training.hpp"
 #include <segmed/semi/mutual_consistency.hpp>
 
-namespace experiments {
+namespace experiments::ON_DEVICE {
 
 extern const PolicyEntry mcnet;
 constinit const PolicyEntry mcnet =
     policy("mcnet", "three decoders agree with what each of them would decide (MC-Net+)",
            [](const auto& net) { return segmed::MutualConsistency<Of<decltype(net)>>(net); });
 
-}  // namespace experiments
+}  // namespace experiments::ON_DEVICE

@@ -2,11 +2,11 @@
 #include "training.hpp"
 #include <segmed/semi/self_training.hpp>
 
-namespace experiments {
+namespace experiments::ON_DEVICE {
 
 extern const PolicyEntry self_training;
 constinit const PolicyEntry self_training = policy(
     "self_training", "rounds in which the network labels what of D_1 it is sure of",
     [](const auto&) { return segmed::SelfTraining{}; }, 3);
 
-}  // namespace experiments
+}  // namespace experiments::ON_DEVICE

@@ -2,11 +2,11 @@
 #include "training.hpp"
 #include <segmed/semi/transform_consistency.hpp>
 
-namespace experiments {
+namespace experiments::ON_DEVICE {
 
 extern const PolicyEntry transform;
 constinit const PolicyEntry transform =
     policy("transform", "the answer to a turned scan of D_1 is the turned answer",
            [](const auto&) { return segmed::TransformConsistency{}; });
 
-}  // namespace experiments
+}  // namespace experiments::ON_DEVICE

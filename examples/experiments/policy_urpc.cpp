@@ -2,7 +2,7 @@
 #include "training.hpp"
 #include <segmed/semi/pyramid_consistency.hpp>
 
-namespace experiments {
+namespace experiments::ON_DEVICE {
 
 extern const PolicyEntry urpc;
 constinit const PolicyEntry urpc =
@@ -10,4 +10,4 @@ constinit const PolicyEntry urpc =
                 [](const auto&) { return segmed::PyramidConsistency{}; }),
          [](Recipe& recipe) { recipe.deep_supervision = true; });
 
-}  // namespace experiments
+}  // namespace experiments::ON_DEVICE

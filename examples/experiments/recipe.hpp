@@ -26,6 +26,11 @@ struct Recipe {
   }
 };
 
+/// The names that --network takes.
+inline std::vector<std::string> network_names() {
+  return {"residual_unet", "unet", "dynamic_unet"};
+}
+
 inline segmed::Json to_json(const Recipe& recipe) {
   segmed::Json json;
   json["plan"] = segmed::to_json(recipe.plan);

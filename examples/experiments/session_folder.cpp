@@ -6,6 +6,7 @@
 #include <filesystem>
 
 #include "commands.hpp"
+#include "device.hpp"
 #include <segmed/backend/convolution_mode.hpp>
 #include <segmed/backend/kernel_table.hpp>
 #include <segmed/experiment/progress.hpp>
@@ -54,6 +55,7 @@ void claim_folder(const std::string& out, const Json& settings) {
 
 // What the bits of a training depend on beside its recipe.
 static std::string arithmetic() {
+  if (&units() != &on_cpu::units) return device_in_use().substr(device_in_use().find(", ") + 2);
   return std::string(kernels().name) + ", " + name_of(convolution_mode()) + " convolutions";
 }
 
@@ -69,6 +71,7 @@ Json environment() {
                    std::to_string(SEGMED_VERSION_PATCH);
   json["compiler"] = __VERSION__;
   json["instruction_set"] = kernels().name;
+  json["device"] = device_in_use();
   json["convolutions"] = name_of(convolution_mode());
   json["threads"] = Index(threads());
   json["time"] = now;

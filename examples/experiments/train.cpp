@@ -55,7 +55,7 @@ int train(const TrainOptions& options) {
   RunOptions how = run_options(recipe, options.study.seed);
   how.name = options.policy;
   how.steps = options.budget.steps, how.minutes = options.budget.minutes;
-  how.out = out, how.quiet = options.study.quiet;
+  how.out = out, how.quiet = options.study.quiet, how.replay = options.budget.replay;
   how.full = study.cases(split.full);
   how.partial =
       with_d1 ? study.hidden(split.partial, 0, options.study.seed) : std::vector<LoaderCase>{};
@@ -71,6 +71,7 @@ int train(const TrainOptions& options) {
   manifest["hooks"] = Json::list(report.hooks);
   manifest["steps"] = report.steps;
   manifest["seconds"] = report.seconds;
+  manifest["replayed"] = report.replayed;
   write_text(out + "/manifest.json", manifest.dump(1) + "\n");
   if (!split.validation.empty()) {
     Results results;

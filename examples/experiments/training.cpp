@@ -4,7 +4,7 @@
 
 #include <segmed/train/checkpoint.hpp>
 
-namespace experiments {
+namespace experiments::ON_DEVICE {
 
 using namespace segmed;
 
@@ -24,4 +24,4 @@ AnyNetwork<F> starting_network(const TrainJob& job) {
 template AnyNetwork<Flat> starting_network<Flat>(const TrainJob&);
 template AnyNetwork<Solid> starting_network<Solid>(const TrainJob&);
 
-}  // namespace experiments
+}  // namespace experiments::ON_DEVICE

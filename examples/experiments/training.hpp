@@ -11,7 +11,7 @@
 #include <segmed/losses/partial.hpp>
 #include <segmed/losses/region.hpp>
 
-namespace experiments {
+namespace experiments::ON_DEVICE {
 
 /// The losses that the command line offers, as one type: a weight of zero leaves a part out. A
 /// network with one output is supervised at one resolution.
@@ -85,7 +85,7 @@ consteval PolicyEntry baseline(const char* name, const char* sentence, Make make
 template <class Net>
 using Of = std::remove_cvref_t<Net>;
 
-}  // namespace experiments
+}  // namespace experiments::ON_DEVICE
 
 // Compiled in training.cpp, which says what EXPERIMENTS_TEMPLATE is.
 #if !defined(EXPERIMENTS_TEMPLATE)
@@ -93,16 +93,17 @@ using Of = std::remove_cvref_t<Net>;
 #endif
 namespace segmed {
 
-#define OF_RANK(F)                                                                          \
-  EXPERIMENTS_TEMPLATE class AnyNetwork<F>;                                                 \
-  EXPERIMENTS_TEMPLATE Scalar<F> voxel_loss(const experiments::Losses&, const F&,           \
-                                            const Labels<Cpu>&);                            \
-  EXPERIMENTS_TEMPLATE Scalar<F> voxel_loss(const Marginal<experiments::Losses>&, const F&, \
-                                            const Labels<Cpu>&);                            \
-  EXPERIMENTS_TEMPLATE class SemiStep<AnyNetwork<F>, experiments::WholeLoss>;               \
-  EXPERIMENTS_TEMPLATE class SemiStep<AnyNetwork<F>, experiments::PartialLoss>
-OF_RANK(experiments::Flat);
-OF_RANK(experiments::Solid);
+#define OF_RANK(F)                                                                           \
+  EXPERIMENTS_TEMPLATE class AnyNetwork<F>;                                                  \
+  EXPERIMENTS_TEMPLATE Scalar<F> voxel_loss(const experiments::ON_DEVICE::Losses&, const F&, \
+                                            const Labels<experiments::ON_DEVICE::Device>&);  \
+  EXPERIMENTS_TEMPLATE Scalar<F> voxel_loss(const Marginal<experiments::ON_DEVICE::Losses>&, \
+                                            const F&,                                        \
+                                            const Labels<experiments::ON_DEVICE::Device>&);  \
+  EXPERIMENTS_TEMPLATE class SemiStep<AnyNetwork<F>, experiments::ON_DEVICE::WholeLoss>;     \
+  EXPERIMENTS_TEMPLATE class SemiStep<AnyNetwork<F>, experiments::ON_DEVICE::PartialLoss>
+OF_RANK(experiments::ON_DEVICE::Flat);
+OF_RANK(experiments::ON_DEVICE::Solid);
 #undef OF_RANK
 #undef EXPERIMENTS_TEMPLATE
 

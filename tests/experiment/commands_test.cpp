@@ -96,6 +96,23 @@ TEST_SUITE("experiment/commands") {
     CHECK(here.run("convert labels/ct.nii.gz turned.nii --orient LPS") == 0);
     CHECK(fs::exists(here.folder / "turned.nii"));
   }
+  TEST_CASE("the device is chosen by name, and one that is not there is an error") {
+    const Workplace here;
+    if (!here.with_cohort()) return;
+    const std::string train =
+        "train --data data --val 1 --steps 2 --policy supervised --out model" + small;
+    CHECK(here.run(train + "--device quantum") == 2);
+    CHECK(here.said().find("give auto, cpu, cuda or cuda:N") != std::string::npos);
+    CHECK(here.run(train + "--device cuda:99") == 1);
+    const std::string said = here.said();
+    CHECK((said.find("built without CUDA") != said.npos ||
+           said.find("there is no GPU 99") != said.npos));
+    CHECK_MESSAGE(here.run(train + "--device cpu --replay") == 0, here.said());
+    const Json made =
+        parse_json(read_bytes((here.folder / "model/manifest.json").string()), "manifest");
+    CHECK(made.at("device").as_string() == "cpu");
+    CHECK(made.at("replayed").as_number() == 0);
+  }
   TEST_CASE("a comparison sweeps sizes and ways of hiding, warm, and is extended by a seed") {
     const Workplace here;
     if (!here.binary) {

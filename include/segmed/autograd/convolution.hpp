@@ -65,6 +65,24 @@ void check_geometry(const ConvGeometry<Dim>& g, const char* who) {
   require<ConfigError>(g.groups > 0, who, g.groups, " groups");
 }
 
+/// An incoming gradient for several readers. Devices whose convolutions read dense tensors would
+/// write it down for each of them, so there it is written down once.
+template <Device D, class T>
+Incoming<T> written_once(const Grid& grid, const Incoming<T>& g, Storage<T, D>& dense) {
+  if constexpr (ConvolvesDense<D, T>) {
+    if (g.seen || g.moments) {
+      dense = Storage<T, D>(grid.size(), Uninitialized{});
+      Sink<T> sink;
+      sink.out[0] = dense.write(), sink.grid[0] = grid;
+      deposit<D>(grid, g, sink);
+      Incoming<T> written;
+      written.view.grid = grid, written.view.x = g.view.x, written.direct = dense.read();
+      return written;
+    }
+  }
+  return g;
+}
+
 /// Runs a window forward, down to its coarse grid or up to its fine one, and records the other way.
 template <bool Down, FeatureMap F>
 F convolved(const F& x, const typename F::P& weight, const typename F::P& bias, const Window& w) {
@@ -93,7 +111,9 @@ F convolved(const F& x, const typename F::P& weight, const typename F::P& bias, 
   if (weights && !bias.empty()) uses.push_back(bias.state());
   record_map(y, uses,
              [=, weight = weight.state(),
-              bias = bias.empty() ? nullptr : bias.state()](const Incoming<T>& g) {
+              bias = bias.empty() ? nullptr : bias.state()](const Incoming<T>& sum) {
+               Storage<T, D> dense;
+               const Incoming<T> g = weights && inputs ? written_once<D>(to, sum, dense) : sum;
                Feed<T> incoming, values;
                incoming.gradient = g, incoming.is_gradient = true;
                values.values = x.reader();

@@ -220,10 +220,10 @@ struct DepositKernel {
 };
 template <class D, class T>
 concept HasRows = requires(const Reader<T>& a, T* y, const Incoming<T>& g, const Sink<T>& out,
-                           const Lane<T>& lane, double* sums) {
+                           const Lane<T>& lane, double* sums, Wide<T>* totals) {
   D::apply(a, &a, y, sums);
   D::deposit(g, out);
-  D::total(g, y);
+  D::total(g, totals);
   D::spread(lane, y, y, sums, sums, sums);
   D::moments(lane, sums);
 };

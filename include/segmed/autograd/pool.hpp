@@ -167,9 +167,10 @@ struct SpatialSum {
 template <class T>
 struct SpatialMean {
   const double* sums;
+  Index step;  // from one sum to the next
   double voxels;
   T* y;
-  SEGMED_HD void operator()(Index i) const { y[i] = T(Wide<T>(sums[i] / voxels)); }
+  SEGMED_HD void operator()(Index i) const { y[i] = T(Wide<T>(sums[i * step] / voxels)); }
 };
 template <class T>
 struct SpatialMeanPull {
@@ -193,9 +194,15 @@ F spatial_mean(const F& input) {
   const Grid grid = x.grid();
   const Index voxels = grid.voxels(), channels = grid.channels;
   F y(Grid{grid.cases, 1, 1, 1, channels}, x.tracked());
-  const auto sums =
-      reduce<D>(grid.cases, voxels, channels, SpatialSum<T>{x.data(), voxels, channels});
-  D::launch(grid.cases * channels, SpatialMean<T>{sums.read(), double(voxels), y.mutable_data()});
+  Storage<double, D> sums;
+  Index step = 1;
+  if constexpr (HasTeams<D> && HasRows<D, T>) {  // the first of two moments
+    sums = Storage<double, D>(2 * grid.pairs(), Uninitialized{}), step = 2;
+    D::moments(F::lane(x.dense(), x.sources()[0]), sums.write());
+  } else {
+    sums = reduce<D>(grid.cases, voxels, channels, SpatialSum<T>{x.data(), voxels, channels});
+  }
+  D::launch(grid.pairs(), SpatialMean<T>{sums.read(), step, double(voxels), y.mutable_data()});
   record_dense(y, {}, [=](const T* g) {
     D::launch_rows(grid.rows(), channels,
                    SpatialMeanPull<T>{g, voxels, channels, x.gradient_to_add()});

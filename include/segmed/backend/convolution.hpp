@@ -13,7 +13,8 @@ struct GatherKernel {  // one item per (row of the coarse grid, channel)
   Feed<T> in;
   const Wide<T>* weight;
   Sink<T> out;
-  SEGMED_HD void operator()(Index row, Index co) const {
+  SEGMED_HD void operator()(Index row, Index co) const { out(w.coarse.at(row, co), sum(row, co)); }
+  SEGMED_HD Wide<T> sum(Index row, Index co) const {
     using W = Wide<T>;
     const Index n = row / w.coarse.voxels(), v = row % w.coarse.voxels();
     const Index inside = w.fine.channels / w.groups;
@@ -24,7 +25,7 @@ struct GatherKernel {  // one item per (row of the coarse grid, channel)
         for (Index ci = 0; ci < inside; ++ci)
           total = std::fma(in({n, u, first + ci}),
                            weight[(k * inside + ci) * w.coarse.channels + co], total);
-    out({n, v, co}, total);
+    return total;
   }
 };
 
@@ -34,7 +35,8 @@ struct ScatterKernel {  // one item per (row of the fine grid, channel): nobody 
   Feed<T> in;
   const Wide<T>* weight;
   Sink<T> out;
-  SEGMED_HD void operator()(Index row, Index ci) const {
+  SEGMED_HD void operator()(Index row, Index ci) const { out(w.fine.at(row, ci), sum(row, ci)); }
+  SEGMED_HD Wide<T> sum(Index row, Index ci) const {
     using W = Wide<T>;
     const Index n = row / w.fine.voxels(), u = row % w.fine.voxels();
     const Index inside = w.fine.channels / w.groups, outside = w.coarse.channels / w.groups;
@@ -45,7 +47,7 @@ struct ScatterKernel {  // one item per (row of the fine grid, channel): nobody 
         for (Index co = group * outside; co < (group + 1) * outside; ++co)
           total = std::fma(in({n, v, co}),
                            weight[(k * inside + ci % inside) * w.coarse.channels + co], total);
-    out({n, u, ci}, total);
+    return total;
   }
 };
 
@@ -55,14 +57,19 @@ struct WeighKernel {  // one item per (tap and fine channel of the group, coarse
   Feed<T> fine, coarse;
   Wide<T>* weight_grad;  // added to
   SEGMED_HD void operator()(Index row, Index co) const {
+    weight_grad[row * w.coarse.channels + co] += Wide<T>(sum(row, co, 0, w.coarse.rows()));
+  }
+  /// Over the rows of the coarse grid from `begin` to before `end`.
+  SEGMED_HD double sum(Index row, Index co, Index begin, Index end) const {
     const Index inside = w.fine.channels / w.groups, k = row / inside;
     const Index ci = co / (w.coarse.channels / w.groups) * inside + row % inside;
     double total = 0;
-    for (Index n = 0; n < w.coarse.cases; ++n)
-      for (Index v = 0; v < w.coarse.voxels(); ++v)
-        if (const Index u = w.fine_voxel(v, k); u >= 0)
-          total += double(coarse({n, v, co})) * double(fine({n, u, ci}));
-    weight_grad[row * w.coarse.channels + co] += Wide<T>(total);
+    for (Index at = begin; at < end; ++at) {
+      const Index n = at / w.coarse.voxels(), v = at % w.coarse.voxels();
+      if (const Index u = w.fine_voxel(v, k); u >= 0)
+        total += double(coarse({n, v, co})) * double(fine({n, u, ci}));
+    }
+    return total;
   }
 };
 
@@ -89,33 +96,57 @@ concept HasConvolutions = requires(const Window& w, const Feed<T>& feed, const W
   D::weigh(w, feed, feed, grad);
 };
 
+/// Its convolutions read dense tensors: pending work is written down for each call.
+template <class D, class T>
+concept ConvolvesDense = HasConvolutions<D, T> && requires {
+  requires D::template convolves_dense<T>;
+};
+
 template <class D, class T>
 void sum_moments(const Grid& grid, const Sink<T>& sink) {
   if (!sink.moments) return;
   Lane<T> lane;
   lane.grid = grid, lane.x = sink.out[0];
-  D::launch(grid.pairs(), ChannelMoments<T>{lane, sink.moments});
+  if constexpr (requires { D::moments(lane, sink.moments); })
+    D::moments(lane, sink.moments);
+  else
+    D::launch(grid.pairs(), ChannelMoments<T>{lane, sink.moments});
+}
+
+// By the kernels above, on any device.
+template <class D, class T>
+void gather_plainly(const Window& w, const Feed<T>& in, const Wide<T>* weight, const Sink<T>& out) {
+  D::launch_rows(w.coarse.rows(), w.coarse.channels, GatherKernel<T>{w, in, weight, out});
+  sum_moments<D>(w.coarse, out);
+}
+template <class D, class T>
+void scatter_plainly(const Window& w, const Feed<T>& in, const Wide<T>* weight,
+                     const Sink<T>& out) {
+  D::launch_rows(w.fine.rows(), w.fine.channels, ScatterKernel<T>{w, in, weight, out});
+  sum_moments<D>(w.fine, out);
+}
+template <class D, class T>
+void weigh_plainly(const Window& w, const Feed<T>& fine, const Feed<T>& coarse,
+                   Wide<T>* weight_grad) {
+  D::launch_rows(w.taps() * w.fine.channels / w.groups, w.coarse.channels,
+                 WeighKernel<T>{w, fine, coarse, weight_grad});
 }
 
 /// coarse = weight * fine.
 template <class D, class T>
 void gather(const Window& w, const Feed<T>& in, const Wide<T>* weight, const Sink<T>& out) {
-  if constexpr (HasConvolutions<D, T>) {
+  if constexpr (HasConvolutions<D, T>)
     D::gather(w, in, weight, out);
-  } else {
-    D::launch_rows(w.coarse.rows(), w.coarse.channels, GatherKernel<T>{w, in, weight, out});
-    sum_moments<D>(w.coarse, out);
-  }
+  else
+    gather_plainly<D>(w, in, weight, out);
 }
 /// fine = transposed weight * coarse.
 template <class D, class T>
 void scatter(const Window& w, const Feed<T>& in, const Wide<T>* weight, const Sink<T>& out) {
-  if constexpr (HasConvolutions<D, T>) {
+  if constexpr (HasConvolutions<D, T>)
     D::scatter(w, in, weight, out);
-  } else {
-    D::launch_rows(w.fine.rows(), w.fine.channels, ScatterKernel<T>{w, in, weight, out});
-    sum_moments<D>(w.fine, out);
-  }
+  else
+    scatter_plainly<D>(w, in, weight, out);
 }
 /// weight_grad += fine (x) coarse.
 template <class D, class T>
@@ -123,8 +154,7 @@ void weigh(const Window& w, const Feed<T>& fine, const Feed<T>& coarse, Wide<T>*
   if constexpr (HasConvolutions<D, T>)
     D::weigh(w, fine, coarse, weight_grad);
   else
-    D::launch_rows(w.taps() * w.fine.channels / w.groups, w.coarse.channels,
-                   WeighKernel<T>{w, fine, coarse, weight_grad});
+    weigh_plainly<D>(w, fine, coarse, weight_grad);
 }
 
 }  // namespace segmed

@@ -31,4 +31,16 @@ concept Device = requires(std::size_t bytes, void* to, const void* from, Index n
   D::synchronize();
 };
 
+/// A device that fetches from the host's memory while it computes: `copy_ahead` from memory that
+/// `allocate_host` gave, `join_copies` before what was fetched is used, `finish_copies` before the
+/// host's memory is written again.
+template <class D>
+concept CopiesAhead = Device<D> && requires(std::size_t bytes, void* to, const void* from) {
+  { D::allocate_host(bytes) } -> std::same_as<void*>;
+  D::release_host(to);
+  D::copy_ahead(to, from, bytes);
+  D::join_copies();
+  D::finish_copies();
+};
+
 }  // namespace segmed

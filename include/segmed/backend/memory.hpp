@@ -16,20 +16,24 @@
 
 namespace segmed {
 
-/// The memory of this process's tensors: regions of huge pages that are asked for once and kept.
-/// What is freed is merged with its free neighbours and given out again, best fit first, so that a
-/// program which repeats itself stops asking the system after its first rounds.
-class Memory {
+/// A pool of memory: regions that are asked for once and kept. What is freed is merged with its
+/// free neighbours and given out again, best fit first, so that a program which repeats itself
+/// stops asking for regions after its first rounds. A region comes from Source:
+///
+///   line, page, region   how addresses are aligned, of what a region is a multiple, the smallest
+///   map(bytes)           a region, or null; unmap(region, bytes) gives it back
+///   may_unmap()          whether it can be given back now
+///   fail(bytes, held)    throws, since so many bytes are not to be had beside what is held
+template <class Source>
+class Pool {
  public:
-  static constexpr std::size_t line = 64, page = std::size_t(2) << 20, region = page << 4;
+  static constexpr std::size_t line = Source::line, page = Source::page, region = Source::region;
 
-  /// Of this process; never destroyed, since threads give memory back as they end.
-  static Memory& current() {
-    static Memory& memory = *new Memory;
-    return memory;
-  }
+  Pool() = default;
+  Pool(const Pool&) = delete;
+  Pool& operator=(const Pool&) = delete;
 
-  /// At least `bytes`, aligned to 64. Throws std::bad_alloc.
+  /// At least `bytes`, aligned to `line`.
   void* allocate(std::size_t bytes) {
     const std::size_t size = rounded(bytes);
     const std::lock_guard lock(mutex_);
@@ -51,12 +55,19 @@ class Memory {
     used_ -= size;
     merge(static_cast<std::byte*>(p), size);
   }
-  /// Gives regions that nobody uses back to the system.
+  /// Whether p lies in one of its regions.
+  bool owns(const void* p) const {
+    const std::lock_guard lock(mutex_);
+    auto* const place = static_cast<std::byte*>(const_cast<void*>(p));
+    const auto after = regions_.upper_bound(place);
+    return after != regions_.begin() && place < std::prev(after)->first + std::prev(after)->second;
+  }
+  /// Gives regions that nobody uses back.
   void trim() {
     const std::lock_guard lock(mutex_);
     unmap_unused();
   }
-  /// In bytes: given out now, given out at most, and held from the system.
+  /// In bytes: given out now, given out at most, and held in regions.
   std::size_t used() const { return read(used_); }
   std::size_t peak() const { return read(peak_); }
   /// From now on `peak` is what was given out at most since then.
@@ -65,12 +76,10 @@ class Memory {
     peak_ = used_;
   }
   std::size_t reserved() const { return read(reserved_); }
-  /// How often the system was asked for a region.
+  /// How often a region was asked for and given.
   std::size_t regions_mapped() const { return read(mapped_); }
 
  private:
-  Memory() = default;
-
   // Lines below 4 KiB; above, eight sizes to each power of two: near sizes fit each other's places.
   static std::size_t rounded(std::size_t bytes) {
     std::size_t grain = line;
@@ -112,23 +121,17 @@ class Memory {
     const std::size_t want = std::max({bytes, region, reserved_ / 4});
     for (std::size_t size : {want, want, bytes}) {
       size = (size + page - 1) / page * page;
-      void* raw =
-          mmap(nullptr, size + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-      if (raw == MAP_FAILED) {
-        unmap_unused();
+      std::byte* const begin = Source::map(size);
+      if (!begin) {
+        if (Source::may_unmap()) unmap_unused();
         continue;
       }
-      auto* begin = static_cast<std::byte*>(raw);
-      const std::size_t skip = (page - reinterpret_cast<std::uintptr_t>(raw) % page) % page;
-      if (skip) munmap(begin, skip);
-      if (page - skip) munmap(begin + skip + size, page - skip);
-      madvise(begin + skip, size, MADV_HUGEPAGE);  // if it fails, small pages do
-      regions_.emplace(begin + skip, size);
-      put(begin + skip, size);
+      regions_.emplace(begin, size);
+      put(begin, size);
       reserved_ += size, ++mapped_;
       return;
     }
-    throw std::bad_alloc{};
+    Source::fail(bytes, reserved_);
   }
   void unmap_unused() {
     for (auto r = regions_.begin(); r != regions_.end();) {
@@ -138,7 +141,7 @@ class Memory {
         continue;
       }
       take(r->first, r->second);
-      munmap(r->first, r->second);
+      Source::unmap(r->first, r->second);
       reserved_ -= r->second;
       r = regions_.erase(r);
     }
@@ -148,6 +151,35 @@ class Memory {
   std::map<std::byte*, std::size_t> free_, regions_;
   std::set<std::pair<std::size_t, std::byte*>> free_by_size_;
   std::size_t used_ = 0, peak_ = 0, reserved_ = 0, mapped_ = 0;
+};
+
+/// Regions of huge pages.
+struct HugePages {
+  static constexpr std::size_t line = 64, page = std::size_t(2) << 20, region = page << 4;
+
+  static std::byte* map(std::size_t size) {
+    void* raw =
+        mmap(nullptr, size + page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (raw == MAP_FAILED) return nullptr;
+    auto* begin = static_cast<std::byte*>(raw);
+    const std::size_t skip = (page - reinterpret_cast<std::uintptr_t>(raw) % page) % page;
+    if (skip) munmap(begin, skip);
+    if (page - skip) munmap(begin + skip + size, page - skip);
+    madvise(begin + skip, size, MADV_HUGEPAGE);  // if it fails, small pages do
+    return begin + skip;
+  }
+  static void unmap(std::byte* begin, std::size_t size) { munmap(begin, size); }
+  static bool may_unmap() { return true; }
+  [[noreturn]] static void fail(std::size_t, std::size_t) { throw std::bad_alloc{}; }
+};
+/// The memory of this process's tensors.
+class Memory : public Pool<HugePages> {
+ public:
+  /// Of this process; never destroyed, since threads give memory back as they end.
+  static Memory& current() {
+    static Memory& memory = *new Memory;
+    return memory;
+  }
 };
 
 /// A passing array of numbers, not initialised.

@@ -32,6 +32,10 @@ struct DataError : Error {
 struct DeviceError : Error {
   using Error::Error;
 };
+/// A device whose memory is full.
+struct MemoryError : DeviceError {
+  using DeviceError::DeviceError;
+};
 /// An option out of its range, or options that exclude each other.
 struct ConfigError : Error {
   using Error::Error;

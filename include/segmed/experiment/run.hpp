@@ -22,7 +22,8 @@ RunReport run(const RunOptions& options, TrainingData data, Net& net, const Loss
                        "a 2-D network takes patches of one slice; give patch {", options.patch[0],
                        ", ", options.patch[1], ", 1}");
   Trainer<Net, Loss, P, Optimizer> trainer(net, loss, policy, optimizer, options.seed,
-                                           options.average, options.max_norm, options.ranks);
+                                           options.average, options.max_norm, options.ranks,
+                                           options.replay);
   return RunSession<F>(options, std::move(data), trainer).run();
 }
 /// Likewise, on the cases of a cohort.

@@ -33,6 +33,7 @@ struct RunOptions {
   Index rounds = 1;         // how often a policy's start_round is called
   Index memory_mib = 2048;  // for prepared cases
   bool quiet = false;       // no progress bar
+  bool replay = false;      // queue a step's kernels as one, where device and policy can
 
   std::string out = {};            // folder for checkpoints; empty: nothing is written
   bool resume = false;             // go on from out/last.safetensors if it is there
@@ -59,7 +60,8 @@ struct RunReport {
   std::vector<CurvePoint> curve;
   std::vector<std::string> hooks;  // of the policy, as found
   std::vector<CaseFault> faults;
-  Index skipped = 0;  // steps without a finite gradient
+  Index skipped = 0;   // steps without a finite gradient
+  Index replayed = 0;  // steps whose kernels were queued as one
   bool interrupted = false;
 };
 

@@ -132,12 +132,12 @@ class RunSession {
     auto cases = data_.partial;
     for (auto& c : cases)
       if (relabelled_.all().count(c.index)) c.left = AnnotatedSet::all(255);
-    partial_ =
-        std::make_unique<Loader>(relabelled_.empty() ? store_ : relabelled_.over(store_, budget_),
-                                 data_.classes, cases, loader_options(1));
+    partial_ = std::make_unique<SampleStream<F>>(
+        relabelled_.empty() ? store_ : relabelled_.over(store_, budget_), data_.classes, cases,
+        loader_options(1));
   }
   void note(const StepResult& result) {
-    report_.skipped += result.skipped ? 1 : 0;
+    report_.skipped += result.skipped ? 1 : 0, report_.replayed += result.replayed ? 1 : 0;
     labelled_ += result.labelled, total_ += result.total, ++noted_;
     since_save_ += result.labelled, ++steps_since_save_;
     const Index stride = std::max<Index>(1, report_.curve.empty() ? 1 : learner_.step() / 100);
@@ -274,7 +274,7 @@ class RunSession {
   Learner<F>& learner_;
   Index budget_;
   std::shared_ptr<CaseStore> store_;
-  std::unique_ptr<Loader> partial_;
+  std::unique_ptr<SampleStream<F>> partial_;
   Relabelled relabelled_;
   StopWatch watch_;
   RunReport report_;
@@ -300,7 +300,7 @@ RunSession<F>::RunSession(const RunOptions& options, TrainingData data, Learner<
 template <FeatureMap F>
 RunReport RunSession<F>::run() {
   if (options_.resume) load();
-  Loader full(store_, data_.classes, data_.full, loader_options(0));
+  SampleStream<F> full(store_, data_.classes, data_.full, loader_options(0));
   open_partial();
   check_same("at the start");
   const bool writes = options_.ranks.first() && !options_.out.empty();
@@ -311,8 +311,8 @@ RunReport RunSession<F>::run() {
   Turn now = turn();
   for (; now.used < 1 && !now.stopped; now = turn()) {
     start_round_if_due(now.used);
-    const auto samples = to_samples<F>(full.batch(learner_.step()));
-    const auto others = partial_ ? to_samples<F>(partial_->batch(learner_.step())) : Samples<F>{};
+    const auto samples = full.at(learner_.step());
+    const auto others = partial_ ? partial_->at(learner_.step()) : Samples<F>{};
     const StepResult result =
         learner_.step(samples, others, now.used, options_.schedule(float(now.used)));
     note(result);

@@ -2,7 +2,7 @@
 #pragma once
 #include <segmed/autograd/scalar.hpp>
 #include <segmed/losses/labels.hpp>
-#include <segmed/losses/voxel_pass.hpp>
+#include <segmed/losses/voxel_teams.hpp>
 
 namespace segmed {
 
@@ -54,7 +54,9 @@ Scalar<F> voxel_loss(const L& loss, const F& logits, const Labels<typename F::de
   Storage<double, D> sums(grid.cases * width, Uninitialized{}), slopes(grid.cases * width);
   all.sum = sums.write(), all.slope = slopes.write();
   VoxelPass<T, L, lanes> pass{loss, z.data(), labels.classes.read(), all, grid.voxels(), blocks};
-  {
+  if constexpr (HasTeams<D>) {
+    sum_voxels_by_teams<D>(pass, grid.cases);
+  } else {
     Storage<double, D> partial(grid.cases * blocks * width, Uninitialized{});
     D::launch_blocks(grid.cases * blocks, VoxelSums<T, L, lanes>{pass, partial.write()});
     D::launch(grid.cases * width, MergeSums{blocks, width, partial.read(), all.sum});
@@ -71,12 +73,19 @@ Scalar<F> voxel_loss(const L& loss, const F& logits, const Labels<typename F::de
     pass.all = all.own(grid.cases * ranks.rank(), grid.cases);
   }
   Scalar<F> y(z.tracked());
-  D::launch(1, FinishSums<L, W>{loss, all, y.value().write()});
+  const FinishSums<L, W> finish{loss, all, y.value().write()};
+  if constexpr (HasTeams<D>)
+    finish_by_teams<D>(finish);
+  else
+    D::launch(1, finish);
   record_scalar(y, [=, kept = labels.classes](const W* g) {
     auto& into = z.dense().grad->sum;
     const bool fresh = into.empty();
     if (fresh) into = Storage<T, D>(grid.size(), Uninitialized{});
-    D::launch_blocks(grid.cases * blocks, VoxelPull<T, L, lanes>{pass, g, into.write(), fresh});
+    if constexpr (HasTeams<D>)
+      pull_voxels_by_teams<D>(pass, grid.cases, g, into.write(), fresh);
+    else
+      D::launch_blocks(grid.cases * blocks, VoxelPull<T, L, lanes>{pass, g, into.write(), fresh});
     (void)sums, (void)slopes, (void)sets, (void)kept;  // the pass points into them
   });
   return y;

@@ -133,40 +133,53 @@ struct VoxelPass {
       tile.joined_log_sum[at + l] = math::fast_log(total[l]);
     }
   }
-  /// Class c of the tile's voxel v.
-  template <class R>
-  SEGMED_HD ClassVoxel<W> seen(const Tile& tile, Index c, int v, R) const {
-    const Index i = c * tile.voxels + v;
+  /// A class of voxel v by its logit and its probability, where `of` holds what the softmax has of
+  /// its voxels; `is` is not set.
+  template <class Voxels, class R>
+  SEGMED_HD ClassVoxel<W> viewed(W logit, W p, const Voxels& of, int v, R) const {
     ClassVoxel<W> x;
-    x.logit = tile.z[i];
+    x.logit = logit;
     x.p = x.joined_p = x.log_p = x.joined_log_p = 0;
     if constexpr (reads_softmax<L>) {
-      x.p = x.joined_p = tile.e[i] * tile.share[v];
-      x.log_p = x.joined_log_p = tile.z[i] - tile.top[v] - tile.log_sum[v];
+      x.p = x.joined_p = p;
+      x.log_p = x.joined_log_p = logit - of.top[v] - of.log_sum[v];
       if constexpr (reads_joined<L> && R::annotated && !R::known) {  // background of a partial case
-        x.joined_log_p =
-            (tile.joined_top[v] - tile.top[v]) + (tile.joined_log_sum[v] - tile.log_sum[v]);
+        x.joined_log_p = (of.joined_top[v] - of.top[v]) + (of.joined_log_sum[v] - of.log_sum[v]);
         x.joined_p = math::fast_exp(x.joined_log_p);
       }
     }
-    x.is = tile.is[v];
-    x.organ = tile.organ[v];
+    x.organ = of.organ[v];
     x.annotated = R::annotated, x.known = R::known;
     return x;
+  }
+  /// Class c of the tile's voxel v.
+  template <class R>
+  SEGMED_HD ClassVoxel<W> seen(const Tile& tile, Index c, int v, R role) const {
+    const Index i = c * tile.voxels + v;
+    W p = 0;
+    if constexpr (reads_softmax<L>) p = tile.e[i] * tile.share[v];
+    ClassVoxel<W> x = viewed(tile.z[i], p, tile, v, role);
+    x.is = tile.is[v];
+    return x;
+  }
+  /// Calls visit(role) with what the labels of case n say of class c.
+  template <class Visit>
+  SEGMED_HD void with_role(Index n, Index c, bool complete, const Visit& visit) const {
+    if constexpr (!takes_partial_labels<L>)
+      visit(ClassRole<true, true>{});
+    else if (!all.annotated[n].has(c))
+      visit(ClassRole<false, false>{});
+    else if (c == 0 && !complete)
+      visit(ClassRole<true, false>{});
+    else
+      visit(ClassRole<true, true>{});
   }
   /// Calls visit(c, role) for each class of case n.
   template <class Visit>
   SEGMED_HD void each_class(Tile& tile, Index n, bool complete, const Visit& visit) const {
     for (Index c = 0; c < all.classes; ++c) {
       for (int v = 0; v < tile.voxels; ++v) tile.is[v] = W(int(tile.label[v] == std::int32_t(c)));
-      if constexpr (!takes_partial_labels<L>)
-        visit(c, ClassRole<true, true>{});
-      else if (!all.annotated[n].has(c))
-        visit(c, ClassRole<false, false>{});
-      else if (c == 0 && !complete)
-        visit(c, ClassRole<true, false>{});
-      else
-        visit(c, ClassRole<true, true>{});
+      with_role(n, c, complete, [&](auto role) { visit(c, role); });
     }
   }
 };

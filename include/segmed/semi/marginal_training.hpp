@@ -12,6 +12,8 @@ namespace segmed {
 ///            Dice and cross-entropy, probabilities merged instead of logits; D_1 at the finest
 ///            resolution unless the user's loss takes partial labels itself
 struct MarginalTraining {
+  static constexpr bool replays = true;
+
   template <class Now>
   typename Now::Value supervised(Now& now) {
     return labelled_marginally(now);

@@ -8,6 +8,8 @@
 //   static constexpr Needs needs what the loader shall prepare
 //   members(self, visit)         what it owns: trained with the student, or inside of a Frozen
 //   save / load                  plain state that a checkpoint shall keep
+//   static constexpr bool replays = true   its terms are computed by kernels alone: nothing on the
+//                                host changes from step to step, so that they may be replayed
 //
 // Where several ranks train together, all of them must compute the same terms: a branch that looks
 // at samples asks `Ranks::current().any(condition)`.
@@ -143,6 +145,8 @@ auto supervised_by(P& policy, SemiStep<Net, Loss>& now) {
 
 /// Labels and nothing else: what every policy is compared with.
 struct Supervised {
+  static constexpr bool replays = true;
+
   template <class Now>
   typename Now::Value loss(Now&) {
     return {};

@@ -7,6 +7,7 @@
 #include <segmed/autograd/gradient_sum.hpp>
 #include <segmed/autograd/group.hpp>
 #include <segmed/semi/policy.hpp>
+#include <segmed/semi/replay.hpp>
 #include <segmed/train/checkpoint.hpp>
 #include <segmed/train/optimizer.hpp>
 
@@ -14,10 +15,11 @@ namespace segmed {
 
 /// What one step did.
 struct StepResult {
-  double labelled = 0;   // the term of the labels
-  double total = 0;      // with what the policy added
-  double norm = 0;       // of the gradient before clipping
-  bool skipped = false;  // the gradient was not finite, and no weight moved
+  double labelled = 0;    // the term of the labels
+  double total = 0;       // with what the policy added
+  double norm = 0;        // of the gradient before clipping
+  bool skipped = false;   // the gradient was not finite, and no weight moved
+  bool replayed = false;  // its kernels were queued as one; see semi/replay.hpp
 };
 
 /// What learns, whatever its network, loss, policy and optimizer are: what a run needs of a
@@ -94,8 +96,10 @@ class Trainer final : public Learner<typename Net::Features> {
 
   /// `average`: how much of the averaged weights a step keeps; 0 keeps no average. `max_norm`: the
   /// longest gradient; 0 clips nothing. `ranks`: who trains with it, each on its share of a batch.
+  /// `replay`: capture a step and replay it, where device and policy can.
   Trainer(Net& net, const Loss& loss, Policy& policy, const Optimizer& optimizer,
-          std::uint64_t seed, float average, double max_norm, const Ranks& ranks = {})
+          std::uint64_t seed, float average, double max_norm, const Ranks& ranks = {},
+          bool replay = false)
       : net_(net),
         loss_(loss),
         policy_(policy),
@@ -108,6 +112,8 @@ class Trainer final : public Learner<typename Net::Features> {
         trained_(Role::trained, net, policy),
         frozen_(Role::frozen, policy),
         gradients_(trained_, ranks) {
+    if constexpr (can_replay)
+      if (replay && ranks.alone()) replay_.emplace();
     if (average > 0) {
       average_.emplace(Net(net));
       averaged_.emplace(Role::frozen, *average_);
@@ -121,12 +127,9 @@ class Trainer final : public Learner<typename Net::Features> {
                 optimizer_.rate * factor});
     SemiStep<Net, Loss> now(net_, loss_, full, partial, clock_);
     Tape::current()->clear();  // what a step that threw may have left
-    trained_.clear_grads();
-    const auto labelled = supervised_by(policy_, now);
-    const auto total = labelled + policy_.loss(now);
-    backward(total, gradients_.begin());
-    gradients_.finish();
     StepResult result;
+    const auto [labelled, total] = terms_of(now, result.replayed);
+    gradients_.finish();
     result.norm = update(optimizer_, trained_, clock_, max_norm_);
     result.skipped = !std::isfinite(result.norm);
     result.labelled = labelled.host(), result.total = total.host();
@@ -157,6 +160,32 @@ class Trainer final : public Learner<typename Net::Features> {
  private:
   static constexpr Hooks has = hooks_of<Policy, Net, Loss>();
   using Learner<F>::step_;
+  static constexpr bool can_replay = HasGraphs<D> && requires { requires Policy::replays; };
+  struct Terms {
+    typename SemiStep<Net, Loss>::Value labelled, total;
+  };
+
+  /// Forward and backward.
+  Terms computed(SemiStep<Net, Loss>& now) {
+    trained_.clear_grads();
+    Terms terms;
+    terms.labelled = supervised_by(policy_, now);
+    terms.total = terms.labelled + policy_.loss(now);
+    backward(terms.total, gradients_.begin());
+    return terms;
+  }
+  Terms terms_of(SemiStep<Net, Loss>& now, bool& replayed) {
+    if constexpr (can_replay)
+      if (replay_)
+        return replay_->step(
+            now.full, now.partial,
+            [&](const Samples<F>& full, const Samples<F>& partial) {
+              SemiStep<Net, Loss> captured(net_, loss_, full, partial, clock_);
+              return computed(captured);
+            },
+            [&] { trained_.values.write(); }, replayed);
+    return computed(now);
+  }
 
   Inventory predicting() override { return Inventory(predictor(), "network"); }
   std::vector<Inventory> learning() override {
@@ -179,6 +208,7 @@ class Trainer final : public Learner<typename Net::Features> {
   GradientSum<W, D> gradients_;
   std::optional<Frozen<Net>> average_;
   std::optional<Group<W, D>> averaged_;
+  std::conditional_t<can_replay, std::optional<StepReplay<F, Terms>>, char> replay_ = {};
   int skipped_ = 0;
 };
 

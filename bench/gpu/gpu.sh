@@ -1,0 +1,200 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# gpu.sh --build DIR --out DIR [--data DIR] [--seconds 470]
+#
+# All that is asked of a GPU, with programs that were built elsewhere (docs/gpu.md says how): the
+# tests of CUDA, every op beside the processor, speed and memory beside PyTorch, a small run under
+# compute-sanitizer, and a training on real data beside the processor's. What is not there is named
+# and left out. DIR/report.md says how it went.
+#
+#   --build    a build folder with bench/gpu/bench_gpu, tests/cuda/cuda_tests, examples/experiments
+#   --data     a folder with hippocampus_msd in it, or that folder
+#   --seconds  when to have ended
+#
+# Exit codes: 0 all gates hold, 1 something failed, 2 usage, 3 a gate of speed or memory does not
+# hold, 77 no GPU.
+set -uo pipefail
+
+build="" data="" out="" seconds=470
+while (($# > 0)); do
+  case $1 in
+    --build) build=${2:-} ;;
+    --data) data=${2:-} ;;
+    --out) out=${2:-} ;;
+    --seconds) seconds=${2:-} ;;
+    *)
+      sed -n '3,17s/^# \{0,1\}//p' "$0" >&2
+      exit 2
+      ;;
+  esac
+  shift $(($# > 1 ? 2 : 1))
+done
+if [[ -z $build || -z $out ]]; then
+  sed -n '3,17s/^# \{0,1\}//p' "$0" >&2
+  exit 2
+fi
+here=$(cd "$(dirname "$0")" && pwd)
+bench=$build/bench/gpu/bench_gpu
+tests=$build/tests/cuda/cuda_tests
+experiments=$build/examples/experiments
+python=${PYTHON:-python3}
+if [[ ! -x $bench ]]; then
+  echo "gpu.sh: $bench is not there; build it with -DSEGMED_CUDA=ON -DSEGMED_BENCH=ON" >&2
+  exit 2
+fi
+
+# ---- libraries: cuDNN is the machine's, or PyTorch's
+libraries=/usr/local/cuda/lib64:/usr/local/cuda/lib
+wheel=$("$python" -c 'import nvidia.cudnn as c; print(list(c.__path__)[0] + "/lib")' 2>/dev/null)
+export LD_LIBRARY_PATH=${LD_LIBRARY_PATH:+$LD_LIBRARY_PATH:}$libraries${wheel:+:$wheel}
+
+device=$("$bench" --device 2>&1)
+code=$?
+if ((code == 77)); then
+  echo "gpu.sh: there is no GPU here, so nothing was run"
+  exit 77
+elif ((code != 0)); then
+  echo "gpu.sh: $bench does not start: $device" >&2
+  exit 1
+fi
+mkdir -p "$out" || exit 2
+out=$(cd "$out" && pwd)
+report=$out/report.md
+worst=0
+
+left() { echo $((seconds - SECONDS)); }
+# part NAME LIMIT COMMAND...: runs it with its output in NAME.log; `code` is its exit status.
+part() {
+  local name=$1 limit=$2 from=$SECONDS
+  shift 2
+  ((limit > $(left))) && limit=$(left)
+  if ((limit < 5)); then
+    code=124
+    echo "no time was left" >"$out/$name.log"
+  else
+    timeout -k 5 "$limit" "$@" >"$out/$name.log" 2>&1
+    code=$?
+  fi
+  took=$((SECONDS - from))
+  echo "gpu.sh: $name: exit code $code after $took s" >&2
+}
+# line PART GATE RESULT HOLDS
+line() { echo "| $1 | $2 | $3 | $4 |" >>"$report"; }
+verdict() {
+  if ((code == 0)); then
+    echo yes
+  elif ((code == 124)); then
+    echo "no: its time was over"
+  else
+    echo "no"
+  fi
+}
+fails() { ((worst == 1)) || worst=$1; }
+
+cudnn=$("$python" - 2>/dev/null <<'END'
+import ctypes
+n = ctypes.CDLL("libcudnn.so.9").cudnnGetVersion()
+print(f"{n // 10000}.{n % 10000 // 100}.{n % 100}")
+END
+)
+smi=$(nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader 2>/dev/null |
+  head -n 1)
+{
+  echo "# segmed on a GPU"
+  echo
+  echo "$(date -u +%Y-%m-%dT%H:%MZ), $device"
+  echo
+  echo "* GPU, driver, memory: ${smi:-not told by nvidia-smi}"
+  echo "* cuDNN: ${cudnn:-not found}"
+  echo "* $("$python" "$here/gpu_torch.py" --versions 2>/dev/null || echo "PyTorch: not told")"
+  echo
+  echo "| what | gate | result | holds |"
+  echo "|---|---|---|---|"
+} >"$report"
+
+# ---- (a) the tests of CUDA
+if [[ -x $tests ]]; then
+  part tests 90 "$tests"
+  ((code == 0)) || fails 1
+  line "tests of CUDA" "all pass" \
+    "$(grep -a 'test cases:' "$out/tests.log" | tail -n 1 | tr -d '|' | sed 's/.*test cases/test cases/')" \
+    "$(verdict)"
+else
+  line "tests of CUDA" "all pass" "left out: no $tests" "not known"
+fi
+
+# ---- (b) every op beside the processor
+part parity 90 "$bench" --parity
+((code == 0)) || fails 1
+for type in float bfloat16; do
+  line "ops beside the processor, $type" \
+    "$(awk -v t=$type '$3 == t { print $2; exit }' "$out/parity.log")" \
+    "$(awk -v t=$type '$3 == t { n++; bad += !($1 + 0 <= $2 + 0) || $1 ~ /nan|inf/
+                                 if ($1 + 0 > worst) { worst = $1 + 0; $1 = $2 = $3 = ""; at = substr($0, 4) } }
+       END { printf "%d of %d within, the worst %.2g (%s)", n - bad, n, worst, at }' \
+      "$out/parity.log")" \
+    "$(awk -v t=$type '$3 == t { n++; bad += !($1 + 0 <= $2 + 0) || $1 ~ /nan|inf/ }
+       END { if (n > 0 && bad == 0) print "yes"; else print "no" }' "$out/parity.log")"
+done
+
+# ---- (c) speed and memory
+limit=$(($(left) - 130))
+((limit > 240)) && limit=240
+part speed $((limit + 30)) "$python" "$here/gpu_torch.py" --bench "$bench" --out "$out" \
+  --seconds "$limit"
+((code == 0)) || fails $((code == 3 ? 3 : 1))
+line "speed and memory" "below" "$([[ -s $out/speed.md ]] && echo "below" || echo "no table")" \
+  "$(verdict)"
+
+# ---- (d) wrong addresses and races
+sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2>/dev/null)
+if [[ -n $sanitizer ]]; then
+  part sanitizer 60 env SEGMED_GPU_POOL=off "$sanitizer" --error-exitcode 9 "$bench" --small-run
+  ((code == 0)) || fails 1
+  line "compute-sanitizer, a small run" "0 errors" \
+    "$(grep -a 'ERROR SUMMARY' "$out/sanitizer.log" | tail -n 1 | tr -d '=' | xargs)" "$(verdict)"
+else
+  part small_run 60 "$bench" --small-run
+  ((code == 0)) || fails 1
+  line "a small run; compute-sanitizer is not installed" "ends" "$(tail -n 1 "$out/small_run.log")" \
+    "$(verdict)"
+fi
+
+# ---- (e) a training on real data
+[[ -d $data/hippocampus_msd ]] && data=$data/hippocampus_msd
+if [[ ! -x $experiments ]]; then
+  line "training on real data" "Dice - 0.02" "left out: no $experiments" "not known"
+elif [[ -z $data || ! -d $data ]]; then
+  line "training on real data" "Dice - 0.02" "left out: no data" "not known"
+else
+  rm -rf "$out/on_gpu" "$out/on_cpu"
+  common=(train --data "$data" --val 40 --policy supervised --steps 400 --quiet)
+  limit=$(left)
+  ((limit > 5)) || limit=5
+  timeout -k 5 "$limit" "$experiments" "${common[@]}" --device cpu --out "$out/on_cpu" \
+    >"$out/train_cpu.log" 2>&1 &
+  processor=$!
+  part train_gpu "$limit" "$experiments" "${common[@]}" --device cuda:0 --out "$out/on_gpu"
+  gpu_code=$code
+  wait "$processor"
+  of_gpu=$(sed -n 's/^mean Dice \([0-9.]*\).*/\1/p' "$out/train_gpu.log")
+  of_cpu=$(sed -n 's/^mean Dice \([0-9.]*\).*/\1/p' "$out/train_cpu.log")
+  minutes=$(sed -n 's/.* steps in \([0-9.]*\) minutes.*/\1/p' "$out/train_gpu.log")
+  holds=$(awk -v a="${of_gpu:-x}" -v b="${of_cpu:-x}" 'BEGIN {
+    if (a == "x") print "no"
+    else if (b == "x") print "not known"
+    else if (a + 0 >= b - 0.02) print "yes"
+    else print "no" }')
+  [[ $holds == no || $gpu_code != 0 ]] && fails 1
+  line "training on real data, 400 steps" "Dice of the processor - 0.02" \
+    "${of_gpu:-none} in ${minutes:-?} minutes; the processor ${of_cpu:-did not end in time}" "$holds"
+fi
+
+{
+  echo
+  [[ -s $out/speed.md ]] && cat "$out/speed.md"
+  echo
+  echo "Ratios are PyTorch's time divided by segmed's; medians of interleaved rounds."
+} >>"$report"
+cat "$report"
+exit "$worst"

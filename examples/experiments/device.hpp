@@ -1,0 +1,46 @@
+// SPDX-License-Identifier: Apache-2.0
+// Which device a unit is compiled for, and which of them the program works on. What touches tensors
+// (networks, training, predicting, policies) is compiled once for the processor and, where nvcc is
+// used, once more for GPUs; everything else once.
+#pragma once
+#include <string>
+#include <vector>
+
+#if defined(__CUDACC__)
+#define ON_DEVICE on_cuda
+#else
+#define ON_DEVICE on_cpu
+#endif
+
+namespace experiments {
+
+struct PolicyEntry;
+struct Model;
+
+/// What is compiled for a device.
+struct DeviceUnits {
+  const std::vector<const PolicyEntry*>& (*policies)();
+  Model (*load)(const std::string& path);
+  int (*count)();                    // of such devices
+  void (*use)(int number);           // throws DeviceError
+  std::string (*title)(int number);  // what the maker calls it; empty: nothing special
+  std::string (*numbers)();          // the type of feature maps
+};
+namespace on_cpu {
+extern const DeviceUnits units;
+}
+namespace on_cuda {
+extern const DeviceUnits units;
+}
+
+/// Takes "cpu", "cuda", "cuda:N", or "auto": the first GPU if there is one. Before any work; until
+/// then it is the processor.
+///
+///   throws   ConfigError for another name, DeviceError for a GPU that cannot be used
+void choose_device(const std::string& name);
+/// Of the device that was chosen.
+const DeviceUnits& units();
+/// Such as "cpu" or "cuda:0, NVIDIA H100 80GB HBM3, bfloat16".
+const std::string& device_in_use();
+
+}  // namespace experiments

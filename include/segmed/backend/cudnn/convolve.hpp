@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: Apache-2.0
+// Convolutions of pending sources by an engine that takes dense tensors alone: inputs are written
+// down where they have to be, outputs are handed on.
+#pragma once
+#include <segmed/backend/convolution.hpp>
+#include <segmed/backend/cudnn/check.hpp>
+#include <segmed/backend/cudnn/layout.hpp>
+#include <segmed/backend/cudnn/problem.hpp>
+
+namespace segmed {
+
+/// What runs dense graphs on a device: cuDNN, or for the tests a plain loop on the host.
+template <class E>
+concept DenseEngine = requires(const CudnnProblem& p, const CudnnOperands<float>& operands) {
+  { E::switches() } -> std::same_as<CudnnSwitches>;
+  { E::template plan<float>(p) } -> std::convertible_to<bool>;  // none: use the plain kernels
+  E::run(*E::template plan<float>(p), operands);
+};
+
+/// A feed as a dense tensor of `channels`: itself where it is one, else written into `room`.
+template <Device D, class T>
+T* dense_feed(const Feed<T>& feed, const Grid& grid, Index channels, Borrowed<D, T>& room) {
+  const T* there = plain_data(feed);
+  if (there && channels == grid.channels && aligned(there)) return const_cast<T*>(there);
+  T* to = room.take(grid.rows() * channels);
+  // A device's own passes over whole rows are as good at it, and better on a GPU.
+  if (channels == grid.channels) {
+    const Reader<T>* alone = nullptr;
+    Sink<T> sink;
+    sink.out[0] = to, sink.grid[0] = grid;
+    if constexpr (requires { D::apply(feed.values, alone, to, nullptr); })
+      if (!feed.is_gradient) return D::apply(feed.values, alone, to, nullptr), to;
+    if constexpr (requires { D::deposit(feed.gradient, sink); })
+      if (feed.is_gradient) return D::deposit(feed.gradient, sink), to;
+  }
+  D::launch_rows(grid.rows(), channel_blocks(channels), WriteDense<T>{feed, grid, channels, to});
+  return to;
+}
+
+/// A gather (forward) or a scatter (backward data).
+template <DenseEngine E, Device D, CudnnStored T>
+void write_by(CudnnPass pass, const Window& w, const Feed<T>& in, const Wide<T>* weight,
+              const Sink<T>& out) {
+  const bool forward = pass == CudnnPass::forward;
+  if (!out.out[0] && !out.out[1]) return;
+  const auto p = cudnn_problem(pass, CudnnStorageOf<T>::value, E::switches(), w);
+  const auto plan = p ? E::template plan<T>(*p) : nullptr;
+  if (!plan && forward) return gather_plainly<D>(w, in, weight, out);
+  if (!plan) return scatter_plainly<D>(w, in, weight, out);
+
+  // Planes may have become cases there, which moves no number: grids are those of the window.
+  const Grid &from = forward ? w.fine : w.coarse, &to = forward ? w.coarse : w.fine;
+  const Index read = (forward ? p->window.fine : p->window.coarse).channels;
+  const Index written = (forward ? p->window.coarse : p->window.fine).channels;
+  const FilterLayout layout{w.taps(), w.fine.channels / w.groups, w.coarse.channels, p->inside()};
+  Borrowed<D, T> input_room, filter(p->window.weights()), output_room;
+  T* input = dense_feed<D>(in, from, read, input_room);
+  D::launch_rows(layout.rows(), p->window.coarse.channels,
+                 ToFilter<T>{layout, weight, filter.data()});
+  T* place = written == to.channels ? plain_place(out) : nullptr;
+  if (!aligned(place)) place = nullptr;
+  T* output = place ? place : output_room.take(to.rows() * written);
+  E::run(*plan, forward ? CudnnOperands<T>{input, filter.data(), output}
+                        : CudnnOperands<T>{output, filter.data(), input});
+  if (!place || out.bias)
+    D::launch_rows(to.rows(), channel_blocks(to.channels),
+                   Drain<T>{output, to, written, out, drains_together(out, written)});
+  sum_moments<D>(to, out);
+}
+
+/// weight_grad += fine (x) coarse.
+template <DenseEngine E, Device D, CudnnStored T>
+void weigh_by(const Window& w, const Feed<T>& fine, const Feed<T>& coarse, Wide<T>* weight_grad) {
+  const auto p =
+      cudnn_problem(CudnnPass::backward_weights, CudnnStorageOf<T>::value, E::switches(), w);
+  const auto plan = p ? E::template plan<T>(*p) : nullptr;
+  if (!plan) return weigh_plainly<D>(w, fine, coarse, weight_grad);
+
+  Borrowed<D, T> fine_room, coarse_room, filter(p->window.weights());
+  T* x = dense_feed<D>(fine, w.fine, p->window.fine.channels, fine_room);
+  T* y = dense_feed<D>(coarse, w.coarse, p->window.coarse.channels, coarse_room);
+  E::run(*plan, CudnnOperands<T>{x, filter.data(), y});
+  const FilterLayout layout{w.taps(), w.fine.channels / w.groups, w.coarse.channels, p->inside()};
+  D::launch_rows(layout.rows(), w.coarse.channels,
+                 AddFilter<T>{layout, filter.data(), weight_grad});
+}
+
+}  // namespace segmed

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: Apache-2.0
+// A device on the host that behaves as a GPU does where that can go wrong: its memory is its own,
+// copies that go ahead arrive late, and work can be written down and replayed.
+#pragma once
+#include <cstdlib>
+#include <cstring>
+#include <functional>
+#include <map>
+#include <memory>
+#include <vector>
+
+#include <segmed/backend/cpu.hpp>
+#include <segmed/backend/device_memory.hpp>
+
+namespace fake {
+
+using namespace segmed;
+
+struct RecordingHost {
+  /// What is not written yet, or was freed, is full of NaN.
+  static void spoil(void* p, std::size_t bytes) { std::memset(p, 0xff, bytes); }
+
+  struct Driver {
+    static inline std::map<const std::byte*, std::size_t> regions = {};
+    static void* map(std::size_t bytes) {
+      void* const p = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
+      spoil(p, bytes);
+      regions[static_cast<std::byte*>(p)] = bytes;
+      return p;
+    }
+    static void unmap(void* p) noexcept {
+      regions.erase(static_cast<std::byte*>(p));
+      std::free(p);
+    }
+    static void idle() noexcept {}
+    static bool may_unmap() { return !recording; }
+    static std::size_t available() { return 0; }
+    static bool owns(const void* p) {
+      auto after = regions.upper_bound(static_cast<const std::byte*>(p));
+      return after != regions.begin() && p < std::prev(after)->first + std::prev(after)->second;
+    }
+  };
+  using Memory = DeviceMemory<Driver>;
+  using Work = std::vector<std::function<void()>>;
+  static inline Work* recording = nullptr;
+  static inline Work ahead = {};  // copies that have not arrived
+  static inline int copies_ahead = 0;
+
+  static void* allocate(std::size_t bytes) { return Memory::current().allocate(bytes); }
+  static void release(void* p, std::size_t bytes) noexcept {
+    if (p && !recording) spoil(p, bytes);
+    Memory::current().release(p, bytes);
+  }
+  static void copy(void* to, const void* from, std::size_t bytes) {
+    require<DeviceError>(!recording || (Driver::owns(to) && Driver::owns(from)), "fake",
+                         "a copy from or to the host cannot be captured");
+    if (bytes > 0) queue([=] { std::memcpy(to, from, bytes); });
+  }
+  static void synchronize() {
+    require<DeviceError>(!recording, "fake", "to wait cannot be captured");
+  }
+  template <class Kernel>
+  static void launch(Index n, const Kernel& kernel) {
+    queue([=] { Cpu::launch(n, kernel); });
+  }
+  template <class Kernel>
+  static void launch_blocks(Index n, const Kernel& kernel) {
+    queue([=] { Cpu::launch_blocks(n, kernel); });
+  }
+  template <class Kernel>
+  static void launch_rows(Index rows, Index columns, const Kernel& kernel) {
+    queue([=] { Cpu::launch_rows(rows, columns, kernel); });
+  }
+
+  static void* allocate_host(std::size_t bytes) { return std::malloc(bytes); }
+  static void release_host(void* p) noexcept { std::free(p); }
+  static void copy_ahead(void* to, const void* from, std::size_t bytes) {
+    ++copies_ahead;
+    ahead.push_back([=] { std::memcpy(to, from, bytes); });
+  }
+  static void join_copies() {
+    for (const auto& copy : ahead) copy();
+    ahead.clear();
+  }
+  static void finish_copies() { join_copies(); }
+
+  class Graph {
+   public:
+    template <class Body>
+    static Graph captured(Body&& body) {
+      Graph made;
+      made.arena_ = Memory::current().open_arena();
+      recording = made.work_.get();
+      try {
+        body();
+      } catch (...) {
+        recording = nullptr;
+        Memory::current().close_arena();
+        throw;
+      }
+      recording = nullptr;
+      Memory::current().close_arena();
+      return made;
+    }
+    Graph(Graph&& other) noexcept
+        : work_(std::move(other.work_)), arena_(std::exchange(other.arena_, nullptr)) {}
+    Graph& operator=(Graph&& other) noexcept {
+      std::swap(work_, other.work_), std::swap(arena_, other.arena_);
+      return *this;
+    }
+    ~Graph() {
+      if (arena_) Memory::current().leave_arena(arena_);
+    }
+    void launch() const {
+      for (const auto& work : *work_) work();
+    }
+
+   private:
+    Graph() : work_(std::make_unique<Work>()) {}
+    std::unique_ptr<Work> work_;
+    Memory::Arena* arena_ = nullptr;
+  };
+
+ private:
+  template <class W>
+  static void queue(const W& work) {
+    if (recording)
+      recording->push_back(work);
+    else
+      work();
+  }
+};
+static_assert(Device<RecordingHost>);
+static_assert(CopiesAhead<RecordingHost>);
+
+}  // namespace fake

@@ -1,0 +1,126 @@
+// SPDX-License-Identifier: Apache-2.0
+// Runs on a device that fetches batches ahead and replays steps, beside the same runs on one that
+// does neither.
+#include "../backend/recording_host.hpp"
+#include "policy_trial.hpp"
+#include <segmed/losses/partial.hpp>
+#include <segmed/semi/marginal_training.hpp>
+#include <segmed/semi/mean_teacher.hpp>
+
+namespace {
+using namespace trial;
+using fake::RecordingHost;
+using G = Features<3, float, RecordingHost>;
+using GNet = UNet<UNetParts<G>>;
+static_assert(HasGraphs<RecordingHost>);
+static_assert(!HasGraphs<Cpu>);
+static_assert(!CopiesAhead<Cpu>);
+
+GNet gpu_net(std::uint64_t seed = 1) {
+  return GNet(
+      {.classes = 3, .widths = {4, 8}, .encoder_convs = 1, .decoder_convs = 1, .seed = seed});
+}
+/// On small patches, for plain kernels are slow.
+RunOptions small_steps(Index steps) {
+  auto options = few_steps(steps);
+  options.patch = {8, 8, 8};
+  return options;
+}
+template <class Policy>
+RunReport trained(GNet& net, const RunOptions& options, Policy policy) {
+  return run(options, small_cohort(), net, Loss{}, policy, AdamW{.rate = 3e-3f});
+}
+double last_loss(const RunReport& report) { return report.curve.back().total; }
+
+/// Supervised, and noise on the image.
+struct Noisy {
+  static constexpr bool replays = true;
+  template <class Now>
+  typename Now::Value loss(Now& now) {
+    return 0.1f * mean_square(now.student(add_noise(now.full.image, 0.1f)), 0.0);
+  }
+};
+/// Supervised, and something that only the host knows.
+struct Looking {
+  static constexpr bool replays = true;
+  template <class Now>
+  typename Now::Value loss(Now& now) {
+    const float seen = float(mean(now.logits_full()).host());
+    return (0.1f + 0 * seen) * mean(now.logits_full());
+  }
+};
+
+}  // namespace
+
+TEST_SUITE_BEGIN("semi/replay");
+
+TEST_CASE("replayed steps end with the bits of steps that were not") {
+  GNet plain = gpu_net(), replayed = gpu_net();
+  auto options = small_steps(8);
+  options.average = 0.9f;
+  CHECK(trained(plain, options, Supervised{}).replayed == 0);
+  options.replay = true;
+  const RunReport report = trained(replayed, options, Supervised{});
+  CHECK(report.steps == 8);
+  CHECK(report.replayed == 6);
+  CHECK(weights_of(replayed) == weights_of(plain));
+}
+
+TEST_CASE("the device's own memory is the run's, and nothing of it is left") {
+  const auto& memory = RecordingHost::Memory::current();
+  const std::size_t before = memory.used();
+  {
+    GNet net = gpu_net();
+    auto options = small_steps(5);
+    options.replay = true;
+    trained(net, options, Supervised{});
+  }
+  CHECK(memory.used() == before);
+}
+
+TEST_CASE("batches travel ahead and are those of a device that waits for each") {
+  Net host = small_net();
+  GNet net = gpu_net();
+  const int before = RecordingHost::copies_ahead;
+  MeanTeacher<GNet> teacher{{net}};
+  const auto report = trained(net, small_steps(5), teacher);
+  CHECK(RecordingHost::copies_ahead > before);
+  MeanTeacher<Net> host_teacher{{host}};
+  const auto on_host =
+      run(small_steps(5), small_cohort(), host, Loss{}, host_teacher, AdamW{.rate = 3e-3f});
+  CHECK(last_loss(report) == doctest::Approx(last_loss(on_host)).epsilon(1e-3));
+}
+
+TEST_CASE("partly annotated samples are replayed while their annotated sets stay") {
+  GNet plain = gpu_net(), replayed = gpu_net();
+  auto options = small_steps(8);
+  trained(plain, options, MarginalTraining{});
+  options.replay = true;
+  const RunReport report = trained(replayed, options, MarginalTraining{});
+  CHECK(report.replayed > 0);
+  CHECK(weights_of(replayed) == weights_of(plain));
+}
+
+TEST_CASE("a step that cannot be replayed runs as ever") {
+  const auto check = [](auto policy) {
+    GNet plain = gpu_net(), asked = gpu_net();
+    auto options = small_steps(5);
+    trained(plain, options, policy);
+    options.replay = true;
+    CHECK(trained(asked, options, policy).replayed == 0);
+    CHECK(weights_of(asked) == weights_of(plain));
+  };
+  check(Noisy{});
+  check(Looking{});
+  GNet net = gpu_net();
+  check(MeanTeacher<GNet>{{net}});
+}
+
+TEST_CASE("a device without graphs ignores the wish") {
+  Net net = small_net();
+  auto options = small_steps(3);
+  options.replay = true;
+  CHECK(run(options, small_cohort(), net, Loss{}, Supervised{}, AdamW{}).replayed == 0);
+}
+
+TEST_SUITE_END();
