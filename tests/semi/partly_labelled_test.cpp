@@ -127,15 +127,15 @@ void check_trains(Policy policy, Net net) {
   const auto before = trial::weights_of(net);
   const auto cohort = phantom::abdomen({.cases = 4,
                                         .organs = 2,
-                                        .labelled = 2,
+                                        .labelled = 4,
                                         .validation = 0,
                                         .extent = {24, 24, 24},
                                         .spacing_mm = 16,
                                         .partial_views = false});
   auto options = trial::few_steps(2);
-  // D_1: the fully annotated cases as well, each with one class left.
+  options.full = std::vector<LoaderCase>{{0}, {1}};
   options.partial =
-      std::vector<LoaderCase>{{0, AnnotatedSet{}.with(1)}, {1, AnnotatedSet{}.with(2)}};
+      std::vector<LoaderCase>{{2, AnnotatedSet{}.with(1)}, {3, AnnotatedSet{}.with(2)}};
   const auto report = run(options, cohort, net, Loss{}, policy, AdamW{.rate = 3e-3f});
   CHECK(report.skipped == 0);
   CHECK(trial::weights_of(net) != before);
