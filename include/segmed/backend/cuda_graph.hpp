@@ -58,6 +58,8 @@ class CudaGraph {
   class Capture {
    public:
     explicit Capture(CudaGraph& graph) {
+      require<DeviceError>(CudaRuntime::memory().pooled(), "CUDA graph",
+                           "SEGMED_GPU_POOL=off gives no addresses that stay");
       CudaRuntime::synchronize();
       graph.arena_ = CudaRuntime::memory().open_arena();
       // Other threads, such as those that prepare batches, may go on as they like.

@@ -76,7 +76,9 @@ class CudaRuntime {
       static_cast<void>(cudaFree(p));
     }
     static void idle() noexcept {
-      if (!capturing()) static_cast<void>(cudaDeviceSynchronize());
+      if (capturing()) return;
+      static_cast<void>(cudaSetDevice(chosen()));  // a thread that only frees was bound to none
+      static_cast<void>(cudaDeviceSynchronize());
     }
     static bool may_unmap() { return !capturing(); }
     static std::size_t available() {

@@ -91,13 +91,11 @@ class DeviceMemory {
     if (bytes == 0) return nullptr;
     const std::lock_guard lock(mutex_);
     enter();
-    void* p = nullptr;
-    try {
-      if (!pooled_)
-        p = Regions::map(bytes);
-      else
-        p = (arena_ ? *arena_ : pool_).allocate(bytes);
-    } catch (const typename Regions::Shortage&) {
+    void* p = taken(bytes);
+    if (!p && pooled_ && Driver::may_unmap()) {  // what left arenas held
+      clear_arenas();
+      pool_.trim();
+      p = taken(bytes);
     }
     if (!p) fail(bytes);
     used_ += bytes, peak_ = std::max(peak_, used_);
@@ -141,6 +139,8 @@ class DeviceMemory {
     clear_arenas();
     pool_.trim();
   }
+  /// Whether there is a pool, and so addresses that stay.
+  bool pooled() const { return pooled_; }
   /// The most that may be held. What is held already stays.
   void set_limit(std::size_t bytes) {
     const std::lock_guard lock(mutex_);
@@ -160,6 +160,15 @@ class DeviceMemory {
     if (const char* limit = std::getenv("SEGMED_GPU_MEMORY"))
       Regions::limit = bytes_of("SEGMED_GPU_MEMORY", limit);
     if (const char* pool = std::getenv("SEGMED_GPU_POOL")) pooled_ = std::string(pool) != "off";
+  }
+  /// Null where nothing is left.
+  void* taken(std::size_t bytes) {
+    try {
+      if (!pooled_) return Regions::map(bytes);
+      return (arena_ ? *arena_ : pool_).allocate(bytes);
+    } catch (const typename Regions::Shortage&) {
+      return nullptr;
+    }
   }
   /// Another thread may have queued work on what is given out again: that is waited for.
   void enter() noexcept {

@@ -136,9 +136,16 @@ class CudnnContext {
                          "; run the same step once before");
     std::optional<CudnnEngine> wanted;
     Cudnn::change([&](Cudnn::State& s) { wanted = s.table.find(p); });
-    Maker<D, T> maker(*this, p);
-    Choice choice = choose_plan<CudnnPlan>(p, maker, allowed_difference(p.storage), tuned,
-                                           wanted ? &*wanted : nullptr);
+    std::unique_ptr<Maker<D, T>> maker;
+    Choice choice;
+    try {
+      maker = std::make_unique<Maker<D, T>>(*this, p);
+    } catch (const DeviceError& unknown) {  // such a graph is none to this cuDNN
+      choice.refused.push_back(unknown.what());
+    }
+    if (maker)
+      choice = choose_plan<CudnnPlan>(p, *maker, allowed_difference(p.storage), tuned,
+                                      wanted ? &*wanted : nullptr);
     if (wanted && !choice.plan)
       fail<DeviceError>(
           "cudnn", "the tuning table names ", wanted->text(), " for ", p.text(), ": ",
@@ -148,7 +155,7 @@ class CudnnContext {
       Cudnn::change([&](Cudnn::State& s) {
         s.table.record(Cudnn::machine(), p, choice.engine, choice.milliseconds);
       });
-    return plans_.insert_or_assign(key, Kept{p, std::move(choice), maker.checked})
+    return plans_.insert_or_assign(key, Kept{p, std::move(choice), !maker || maker->checked})
         .first->second.choice.plan.get();
   }
 
@@ -205,20 +212,15 @@ class CudnnContext {
     Index workspace(const CudnnPlan& plan) const { return plan.workspace(); }
     // Where a second set of tensors does not fit beside the first, a plan goes unchecked.
     float difference(const CudnnPlan& plan) const {
-      if (!(checked = fits())) return 0;
       cudnnStatus_t status = CUDNN_STATUS_SUCCESS;
-      const float off = worst_difference<D, T>(
-          problem, [&](const CudnnOperands<T>& on) { status = context.run<D>(plan, on); });
-      return status == CUDNN_STATUS_SUCCESS ? off : 3e38f;
-    }
-    bool fits() const {
-      const Window& w = problem.window;
+      checked = true;
       try {
-        const Borrowed<D, T> fine(w.fine.size()), coarse(w.coarse.size());
-        const Borrowed<D, Wide<T>> weights(2 * w.weights());
-        return true;
+        const float off = worst_difference<D, T>(
+            problem, [&](const CudnnOperands<T>& on) { status = context.run<D>(plan, on); });
+        return status == CUDNN_STATUS_SUCCESS ? off : 3e38f;
       } catch (const MemoryError&) {
-        return false;
+        checked = false;
+        return 0;
       }
     }
     double milliseconds(const CudnnPlan& plan) const {
