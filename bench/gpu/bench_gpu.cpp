@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 // What a GPU is asked: whether every op gives what the processor gives, and how long things take.
 //
-//   bench_gpu --device          the GPU's name, or one sentence and exit code 77 where there is
-//   none bench_gpu --parity          lines "ERROR ALLOWED TYPE OP", exit code 1 if an error is
-//   larger bench_gpu --list            the names of the workloads bench_gpu --serve           reads
-//   names, answers "MS TFLOPS" to each: the median of some runs bench_gpu --peak NAME       MiB
-//   that tensors and workspaces of two runs need at most, and MiB
-//                               that are held for them
-//   bench_gpu --small-run       trains a small network for a few steps, each kind once
+//   bench_gpu --device      the GPU's name; exit code 77 and a sentence where there is none
+//   bench_gpu --parity      lines "ERROR ALLOWED TYPE OP"; exit code 1 if an error is larger
+//   bench_gpu --list        the names of the workloads
+//   bench_gpu --serve       reads names, answers each "MS TFLOPS": the median of some runs
+//   bench_gpu --peak NAME   MiB that tensors and workspaces of two runs need at most, and that
+//                           are held for them
+//   bench_gpu --small-run   trains a small network for a few steps, each kind once
 //
 // PyTorch's side of the workloads is bench/gpu/gpu_torch.py; bench/gpu/gpu.sh runs all of it.
 #include <algorithm>

@@ -276,12 +276,9 @@ TEST_SUITE("backend/cudnn layout") {
     for (const Window& w : windows()) {
       CAPTURE(w.fine);
       CAPTURE(w.coarse);
-      for (int mode = 0; mode < 6; ++mode) {
+      for (int mode = 0; mode < Problem::modes; ++mode) {
         CAPTURE(mode);
-        Problem p{.w = w, .seed = seed++};
-        p.pending = mode == 1 || mode == 2 || mode == 4, p.two_sources = mode == 2;
-        p.gradient = mode == 3 || mode == 4, p.add = mode >= 4, p.two_parts = mode >= 4;
-        p.bias = mode == 1 || mode == 5;
+        const Problem p = Problem::of_mode(mode, w, seed++);
         const int before = Loop::runs();
         check_all<T>(p);
         CHECK(Loop::runs() == before + 3);
@@ -300,7 +297,7 @@ TEST_SUITE("backend/cudnn layout") {
     std::vector<float> store(4 * 4 * 4 * 8 + 1, 1.0f);
     Feed<float> feed;
     feed.values.lane[0].grid = w.fine, feed.values.lane[0].x = store.data();
-    Borrowed<Cpu, float> room;
+    Workspace<Cpu, float> room;
     CHECK(dense_feed<Cpu>(feed, w.fine, 8, room) == store.data());
     feed.values.lane[0].x = store.data() + 1;
     const float* moved = dense_feed<Cpu>(feed, w.fine, 8, room);

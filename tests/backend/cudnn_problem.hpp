@@ -18,6 +18,16 @@ struct Problem {
   bool two_sources = false, two_parts = false, pending = false, gradient = false, add = false;
   bool bias = false;
   std::uint32_t seed = 1;
+
+  /// Some mixtures of these, each met in networks.
+  static constexpr int modes = 6;
+  static Problem of_mode(int mode, const Window& w, std::uint32_t seed) {
+    Problem p{.w = w, .seed = seed};
+    p.pending = mode == 1 || mode == 2 || mode == 4, p.two_sources = mode == 2;
+    p.gradient = mode == 3 || mode == 4, p.add = mode >= 4, p.two_parts = mode >= 4;
+    p.bias = mode == 1 || mode == 5;
+    return p;
+  }
 };
 
 template <class T>

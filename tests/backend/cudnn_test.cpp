@@ -78,12 +78,9 @@ TEST_SUITE("backend/cudnn") {
       for (const Window& w : all) {
         CAPTURE(w.fine);
         CAPTURE(w.coarse);
-        for (int mode = 0; mode < 6; ++mode) {
+        for (int mode = 0; mode < Problem::modes; ++mode) {
           CAPTURE(mode);
-          Problem p{.w = w, .seed = seed++};
-          p.pending = mode == 1 || mode == 2 || mode == 4, p.two_sources = mode == 2;
-          p.gradient = mode == 3 || mode == 4, p.add = mode >= 4, p.two_parts = mode >= 4;
-          p.bias = mode == 1 || mode == 5;
+          const Problem p = Problem::of_mode(mode, w, seed++);
           check_all<T>(p, tf32);
         }
       }

@@ -3,45 +3,12 @@
 
 #include <doctest/doctest.h>
 
+#include "views.hpp"
 #include <segmed/backend/cpu.hpp>
-#include <segmed/core/random.hpp>
 
 namespace {
-using namespace segmed;
+using namespace check;
 
-template <class T>
-std::vector<T> random(Index n, std::uint32_t stream) {
-  std::vector<T> x(static_cast<std::size_t>(n));
-  const Philox philox{5, Purpose::noise, stream, 0};
-  for (Index i = 0; i < n; ++i) x[std::size_t(i)] = T(philox.normal(i));
-  return x;
-}
-template <class A>
-bool same_bits(const A& a, const A& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(a[0])) == 0;
-}
-template <class A>
-double distance(const A& a, const A& b) {
-  double worst = 0;
-  for (std::size_t i = 0; i < a.size(); ++i)
-    worst = std::max(worst, std::abs(double(a[i] - b[i])) / (1 + std::abs(double(b[i]))));
-  return worst;
-}
-
-// A view with pending work on every channel, and the numbers behind it.
-template <class T>
-struct View {
-  std::vector<T> x, scale, shift, slope;
-  Lane<T> lane;
-  View(const Grid& grid, std::uint32_t stream, bool pending = true)
-      : x(random<T>(grid.size(), stream)),
-        scale(random<T>(grid.pairs(), stream + 1)),
-        shift(random<T>(grid.pairs(), stream + 2)),
-        slope(random<T>(grid.pairs(), stream + 3)) {
-    lane.grid = grid, lane.x = x.data();
-    if (pending) lane.scale = scale.data(), lane.shift = shift.data(), lane.slope = slope.data();
-  }
-};
 const std::vector<Grid>& grids() {
   static const std::vector<Grid> all = {
       {2, 5, 6, 7, 3}, {1, 9, 11, 13, 16}, {3, 1, 30, 20, 21}, {1, 2, 3, 4, 130}, {1, 8, 8, 8, 1}};

@@ -3,49 +3,14 @@
 #include <doctest/doctest.h>
 
 #include "teamed_host.hpp"
+#include "views.hpp"
 #include <segmed/core/bfloat16.hpp>
-#include <segmed/core/random.hpp>
 
 TEST_SUITE_BEGIN("backend/team_rows");
 using namespace check;
 
 namespace {
 
-template <class T>
-std::vector<T> random(Index n, std::uint32_t stream) {
-  std::vector<T> x(static_cast<std::size_t>(n));
-  const Philox philox{5, Purpose::noise, stream, 0};
-  for (Index i = 0; i < n; ++i) x[std::size_t(i)] = T(philox.normal(i));
-  return x;
-}
-template <class A>
-bool same_bits(const A& a, const A& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(a[0])) == 0;
-}
-template <class A>
-double distance(const A& a, const A& b) {
-  double worst = 0;
-  for (std::size_t i = 0; i < a.size(); ++i) {
-    const double d = std::abs(double(a[i] - b[i])) / (1 + std::abs(double(b[i])));
-    worst = !(d <= worst) ? d : worst;
-  }
-  return worst;
-}
-// A view, and the numbers behind it; `shifted` numbers of it lie before the first one, so that
-// memory is not aligned to packs.
-template <class T>
-struct View {
-  std::vector<T> x, scale, shift, slope;
-  Lane<T> lane;
-  View(const Grid& grid, std::uint32_t stream, bool pending = true, Index shifted = 0)
-      : x(random<T>(grid.size() + shifted, stream)),
-        scale(random<T>(grid.pairs(), stream + 1)),
-        shift(random<T>(grid.pairs(), stream + 2)),
-        slope(random<T>(grid.pairs(), stream + 3)) {
-    lane.grid = grid, lane.x = x.data() + shifted;
-    if (pending) lane.scale = scale.data(), lane.shift = shift.data(), lane.slope = slope.data();
-  }
-};
 const std::vector<Grid>& grids() {
   static const std::vector<Grid> all = {{2, 5, 6, 7, 3},   {1, 9, 11, 13, 1}, {1, 3, 11, 13, 16},
                                         {2, 1, 9, 20, 11}, {1, 3, 5, 7, 32},  {2, 3, 5, 5, 33},

@@ -2,18 +2,11 @@
 // What training on a GPU needs beside kernels. Without a GPU each test says that it is skipped.
 #include <doctest/doctest.h>
 
-#include <segmed/backend/cuda.hpp>
+#include "policy_trial.hpp"
 #include <segmed/core/bfloat16.hpp>
-#include <segmed/data/phantom.hpp>
-#include <segmed/experiment/run.hpp>
-#include <segmed/losses/composition.hpp>
-#include <segmed/losses/entropy.hpp>
-#include <segmed/losses/region.hpp>
-#include <segmed/nn/unet.hpp>
 
 namespace {
-using namespace segmed;
-using Loss = Sum<Dice, CrossEntropy>;
+using namespace trial;
 template <class F>
 using NetOf = UNet<UNetParts<F>>;
 static_assert(CopiesAhead<Cuda> && HasGraphs<Cuda>);
@@ -26,32 +19,9 @@ template <class F>
 NetOf<F> net_of() {
   return NetOf<F>({.classes = 3, .widths = {8, 16}});
 }
-RunOptions steps(Index count) {
-  RunOptions options;
-  options.steps = count, options.patch = {16, 16, 16}, options.quiet = true;
-  return options;
-}
-MemoryCohort cohort() {
-  return phantom::abdomen({.cases = 4,
-                           .organs = 2,
-                           .labelled = 2,
-                           .validation = 0,
-                           .extent = {24, 24, 24},
-                           .spacing_mm = 16,
-                           .partial_views = false});
-}
 template <class F>
 RunReport trained(NetOf<F>& net, const RunOptions& options) {
-  return run(options, cohort(), net, Loss{}, Supervised{}, AdamW{.rate = 3e-3f});
-}
-template <class M>
-std::vector<float> weights_of(const M& module) {
-  std::vector<float> all;
-  for (const auto& at : Inventory(module).leaves) {
-    const auto values = at.leaf->stored().template as<float>();
-    all.insert(all.end(), values.begin(), values.end());
-  }
-  return all;
+  return run(options, small_cohort(), net, Loss{}, Supervised{}, AdamW{.rate = 3e-3f});
 }
 double mean_loss(const RunReport& report, std::size_t first, std::size_t last) {
   double sum = 0;
@@ -123,8 +93,8 @@ TEST_CASE("a network learns on maps of float and of Bfloat16 as on the processor
   auto host = net_of<Features<3, float, Cpu>>();
   auto whole = net_of<Features<3, float, Cuda>>();
   auto half = net_of<Features<3, Bfloat16, Cuda>>();
-  const RunReport a = trained(host, steps(40)), b = trained(whole, steps(40)),
-                  c = trained(half, steps(40));
+  const RunReport a = trained(host, few_steps(40)), b = trained(whole, few_steps(40)),
+                  c = trained(half, few_steps(40));
   CHECK(b.curve.at(0).labelled == doctest::Approx(a.curve.at(0).labelled).epsilon(1e-3));
   CHECK(c.curve.at(0).labelled == doctest::Approx(a.curve.at(0).labelled).epsilon(1e-2));
   CHECK(mean_loss(b, 30, 40) == doctest::Approx(mean_loss(a, 30, 40)).epsilon(0.05));
@@ -134,7 +104,7 @@ TEST_CASE("a network learns on maps of float and of Bfloat16 as on the processor
 TEST_CASE("replayed steps end with the bits of steps that were not, and the same bits each time") {
   if (!with_gpu()) return;
   using F = Features<3, Bfloat16, Cuda>;
-  auto options = steps(8);
+  auto options = few_steps(8);
   auto plain = net_of<F>(), again = net_of<F>(), replayed = net_of<F>();
   trained(plain, options);
   trained(again, options);

@@ -51,7 +51,6 @@ class CudaRuntime {
     chosen() = ordinal;
     check(cudaSetDevice(ordinal), "cudaSetDevice");
   }
-  static int in_use() { return chosen(); }
   static cudaStream_t stream() {
     thread_local const bool bound = bind();
     static_cast<void>(bound);

@@ -184,7 +184,7 @@ template <Device D, class T, class L>
 void sum_voxels_by_teams(const VoxelPass<T, L, 1>& pass, Index cases) {
   const VoxelTeam<T, L> voxels = voxel_team(pass, cases);
   const Index teams = cases * voxels.shape.blocks, width = pass.all.per_case();
-  const Workspace<D> partial(teams * width);
+  const Workspace<D, double> partial(teams * width);
   D::launch_teams(teams, VoxelTeamSums<T, L>{voxels, partial.data()});
   merge_by_teams<D>(cases, voxels.shape.blocks, width, partial.data(),
                     StoreMerged{pass.all.sum, width});

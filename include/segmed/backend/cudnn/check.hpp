@@ -11,30 +11,9 @@
 #include <segmed/backend/cudnn/layout.hpp>
 #include <segmed/backend/cudnn/problem.hpp>
 #include <segmed/backend/device.hpp>
+#include <segmed/backend/workspace.hpp>
 
 namespace segmed {
-
-/// Memory of a device for the length of a scope, not initialised.
-template <class D, class T>
-class Borrowed {
- public:
-  Borrowed() = default;
-  explicit Borrowed(Index count) { take(count); }
-  Borrowed(const Borrowed&) = delete;
-  Borrowed& operator=(const Borrowed&) = delete;
-  ~Borrowed() { D::release(data_, bytes_); }
-
-  T* take(Index count) {
-    D::release(data_, bytes_);
-    data_ = nullptr, bytes_ = std::size_t(count) * sizeof(T);
-    return data_ = static_cast<T*>(D::allocate(bytes_));
-  }
-  T* data() const { return data_; }
-
- private:
-  T* data_ = nullptr;
-  std::size_t bytes_ = 0;
-};
 
 /// The dense tensors of one graph, each as large as its problem says.
 template <class T>
@@ -139,8 +118,8 @@ template <Device D, class T, class Run>
 float worst_difference(const CudnnProblem& p, const Run& run, Index most = 4096) {
   const Window& w = p.window;
   const Index inside = p.inside(), columns = w.taps() * inside;
-  Borrowed<D, T> fine(w.fine.size()), filter(w.weights()), coarse(w.coarse.size());
-  Borrowed<D, Wide<T>> weights(w.weights());
+  Workspace<D, T> fine(w.fine.size()), filter(w.weights()), coarse(w.coarse.size());
+  Workspace<D, Wide<T>> weights(w.weights());
   D::launch(w.fine.size(), MakeUpNumbers<T>{fine.data(), 1});
   D::launch(w.coarse.size(), MakeUpNumbers<T>{coarse.data(), std::uint64_t{1} << 40});
   D::launch(w.weights(), MakeUpNumbers<Wide<T>>{weights.data(), std::uint64_t{1} << 50});
@@ -161,7 +140,7 @@ float worst_difference(const CudnnProblem& p, const Run& run, Index most = 4096)
   const SampledPlaces places = forward || back ? SampledPlaces{to.rows(), to.channels}
                                                : SampledPlaces{columns, w.coarse.channels};
   const Index count = forward || back ? most : std::max<Index>(4, most / 32);
-  Borrowed<D, float> differences(count);
+  Workspace<D, float> differences(count);
   if (forward) {
     const GatherKernel<T> kernel{w, from_fine, weights.data(), {}};
     D::launch_blocks(count,
@@ -172,7 +151,7 @@ float worst_difference(const CudnnProblem& p, const Run& run, Index most = 4096)
                      CompareSums<T, ScatterKernel<T>>{kernel, places, written, differences.data()});
   } else {
     const Index block = 4096, blocks = (w.coarse.rows() + block - 1) / block;
-    Borrowed<D, double> partial(count * blocks);
+    Workspace<D, double> partial(count * blocks);
     const WeighKernel<T> kernel{w, from_fine, from_coarse, nullptr};
     D::launch_blocks(count * blocks,
                      PartialWeights<T>{kernel, places, block, blocks, partial.data()});

@@ -19,7 +19,7 @@ concept DenseEngine = requires(const CudnnProblem& p, const CudnnOperands<float>
 
 /// A feed as a dense tensor of `channels`: itself where it is one, else written into `room`.
 template <Device D, class T>
-T* dense_feed(const Feed<T>& feed, const Grid& grid, Index channels, Borrowed<D, T>& room) {
+T* dense_feed(const Feed<T>& feed, const Grid& grid, Index channels, Workspace<D, T>& room) {
   const T* there = plain_data(feed);
   if (there && channels == grid.channels && aligned(there)) return const_cast<T*>(there);
   T* to = room.take(grid.rows() * channels);
@@ -53,7 +53,7 @@ void write_by(CudnnPass pass, const Window& w, const Feed<T>& in, const Wide<T>*
   const Index read = (forward ? p->window.fine : p->window.coarse).channels;
   const Index written = (forward ? p->window.coarse : p->window.fine).channels;
   const FilterLayout layout{w.taps(), w.fine.channels / w.groups, w.coarse.channels, p->inside()};
-  Borrowed<D, T> input_room, filter(p->window.weights()), output_room;
+  Workspace<D, T> input_room, filter(p->window.weights()), output_room;
   T* input = dense_feed<D>(in, from, read, input_room);
   D::launch_rows(layout.rows(), p->window.coarse.channels,
                  ToFilter<T>{layout, weight, filter.data()});
@@ -76,7 +76,7 @@ void weigh_by(const Window& w, const Feed<T>& fine, const Feed<T>& coarse, Wide<
   const auto plan = p ? E::template plan<T>(*p) : nullptr;
   if (!plan) return weigh_plainly<D>(w, fine, coarse, weight_grad);
 
-  Borrowed<D, T> fine_room, coarse_room, filter(p->window.weights());
+  Workspace<D, T> fine_room, coarse_room, filter(p->window.weights());
   T* x = dense_feed<D>(fine, w.fine, p->window.fine.channels, fine_room);
   T* y = dense_feed<D>(coarse, w.coarse, p->window.coarse.channels, coarse_room);
   E::run(*plan, CudnnOperands<T>{x, filter.data(), y});

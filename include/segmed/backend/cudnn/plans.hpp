@@ -116,7 +116,6 @@ class CudnnContext {
     }
     return *mine;
   }
-  cudnnHandle_t handle() const { return handle_; }
 
   /// Null: no engine does it, the plain kernels have to. Choosing takes up to seconds and waits for
   /// the GPU, so a graph is planned on the first call of its kind.
@@ -161,7 +160,7 @@ class CudnnContext {
 
   template <class D, class T>
   cudnnStatus_t run(const CudnnPlan& plan, const CudnnOperands<T>& on) const {
-    const Borrowed<D, std::byte> workspace(plan.workspace());
+    const Workspace<D, std::byte> workspace(plan.workspace());
     return plan.run(handle_, on, workspace.data());
   }
 
@@ -225,7 +224,7 @@ class CudnnContext {
     }
     double milliseconds(const CudnnPlan& plan) const {
       const Window& w = problem.window;
-      Borrowed<D, T> fine(w.fine.size()), filter(w.weights()), coarse(w.coarse.size());
+      Workspace<D, T> fine(w.fine.size()), filter(w.weights()), coarse(w.coarse.size());
       D::launch(w.fine.size(), MakeUpNumbers<T>{fine.data(), 1});
       D::launch(w.weights(), MakeUpNumbers<T>{filter.data(), 2});
       D::launch(w.coarse.size(), MakeUpNumbers<T>{coarse.data(), 3});

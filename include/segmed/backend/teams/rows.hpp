@@ -240,7 +240,7 @@ struct TeamRows {
     const Grid grid = a.lane[0].grid.with_channels(a.channels());
     const TeamSpans spans(grid, width);
     const Index parts = summed ? 2 * spans.spans * grid.pairs() : 0;
-    const Workspace<D> partial(parts);
+    const Workspace<D, double> partial(parts);
     D::launch_teams(spans.count(), ApplyTeams<T, width, summed>{spans, a, b ? *b : Reader<T>{},
                                                                 b != nullptr, y, partial.data()});
     if (summed)
@@ -250,7 +250,7 @@ struct TeamRows {
   template <int width, class T>
   static void moments_by(const Lane<T>& x, double* moments) {
     const TeamSpans spans(x.grid, width);
-    const Workspace<D> partial(2 * spans.spans * x.grid.pairs());
+    const Workspace<D, double> partial(2 * spans.spans * x.grid.pairs());
     D::launch_teams(spans.count(), MomentsTeams<T, width>{spans, x.x, partial.data()});
     merge_by_teams<D>(x.grid.cases, spans.spans, 2 * x.grid.channels, partial.data(),
                       StoreMoments{moments, x.grid.channels});
@@ -268,7 +268,7 @@ struct TeamRows {
   static void spread_sums(const Lane<T>& view, const T* seen, T* raw_grad,
                           double* const (&sums)[3]) {
     const TeamSpans spans(view.grid, width);
-    const Workspace<D> partial(kinds * spans.spans * view.grid.pairs());
+    const Workspace<D, double> partial(kinds * spans.spans * view.grid.pairs());
     D::launch_teams(spans.count(),
                     SpreadTeams<T, width, kinds>{spans, view, seen, raw_grad, partial.data()});
     if (kinds > 0)
@@ -278,7 +278,7 @@ struct TeamRows {
   template <int width, class T>
   static void total_by(const Incoming<T>& g, Wide<T>* sums) {
     const TeamSpans spans(g.view.grid, width);
-    const Workspace<D> partial(spans.spans * g.view.grid.pairs());
+    const Workspace<D, double> partial(spans.spans * g.view.grid.pairs());
     D::launch_teams(spans.count(), TotalTeams<T, width>{spans, g, partial.data()});
     merge_by_teams<D>(1, g.view.grid.cases * spans.spans, g.view.grid.channels, partial.data(),
                       AddTotals<Wide<T>>{sums});

@@ -3,6 +3,7 @@
 // Every order follows from the sizes alone.
 #pragma once
 #include <segmed/backend/team.hpp>
+#include <segmed/backend/workspace.hpp>
 
 namespace segmed {
 
@@ -31,24 +32,6 @@ SEGMED_HD void sum_lines(Team team, LineSums<count, threads>& shared, int lines,
     team.barrier();
   }
 }
-
-/// Numbers that teams leave for the next launch, not initialised. On a device with a queue they are
-/// given back behind the kernels that read them.
-template <class D>
-class Workspace {
- public:
-  explicit Workspace(Index count)
-      : bytes_(sizeof(double) * std::size_t(count)),
-        data_(static_cast<double*>(D::allocate(bytes_))) {}
-  Workspace(const Workspace&) = delete;
-  Workspace& operator=(const Workspace&) = delete;
-  ~Workspace() { D::release(data_, bytes_); }
-  double* data() const { return data_; }
-
- private:
-  std::size_t bytes_;
-  double* data_;
-};
 
 /// One team per segment and `columns` neighbouring sums of the (segments, parts, width) partial
 /// ones; calls to(segment, k, sum).
