@@ -3,6 +3,7 @@
 #include <doctest/doctest.h>
 
 #include "policy_trial.hpp"
+#include <segmed/backend/cuda.hpp>
 #include <segmed/core/bfloat16.hpp>
 
 namespace {
