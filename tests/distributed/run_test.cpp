@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 // Ranks that share a batch compute what one process computes with all of it. Every rank does both,
 // and compares.
+#include <numeric>
+
 #include "policy_trial.hpp"
 #include "world.hpp"
 #include <segmed/losses/partial.hpp>
 #include <segmed/nn/layer.hpp>
 #include <segmed/semi/mean_teacher.hpp>
 #include <segmed/semi/partial_completion.hpp>
+#include <segmed/semi/self_training.hpp>
 
 using namespace trial;
 
@@ -62,6 +65,27 @@ void check_equals_one_process(const N& start, Make make, const L& loss, Index pe
 const auto labels_alone = [](const auto&) { return Supervised{}; };
 const auto teacher = [](const auto& net) {
   return MeanTeacher<std::remove_cvref_t<decltype(net)>>{.teacher = {net}, .weight = 2, .noise = 0};
+};
+
+/// Self-training that notes how many cases it was shown, and what labels of D_1 it learnt from.
+struct Noting : SelfTraining {
+  struct Notes {
+    Index cases = 0;
+    std::vector<std::uint8_t> labels;
+  };
+  Notes* notes;
+
+  template <class Round>
+  void start_round(Round& round) {
+    notes->cases += Index(round.cases.size());
+    SelfTraining::start_round(round);
+  }
+  template <class Now>
+  typename Now::Value loss(Now& now) {
+    const auto labels = now.partial.labels.classes.host();
+    notes->labels.insert(notes->labels.end(), labels.begin(), labels.end());
+    return SelfTraining::loss(now);
+  }
 };
 
 }  // namespace
@@ -132,6 +156,44 @@ TEST_SUITE("distributed/run") {
     }
     ranks.any(false);
     if (ranks.first()) std::filesystem::remove_all(folder);
+  }
+  TEST_CASE("a round's cases are dealt out, and all ranks learn from what each made of its own") {
+    const Ranks ranks(world());
+    auto cohort = phantom::abdomen({.cases = 6,
+                                    .organs = 2,
+                                    .labelled = 2,
+                                    .validation = 0,
+                                    .extent = {24, 24, 24},
+                                    .spacing_mm = 16,
+                                    .partial_views = false});
+    const Example drawn = cohort.examples[0];
+    cohort.add({"partly", "partly", drawn.image, drawn.labels, AnnotatedSet{}.with(1)});
+    const auto trained = [&](const Ranks& with) {
+      auto options = steps_of(9);
+      options.rounds = 3, options.ranks = with;
+      Net net = small_net();
+      Noting::Notes notes;
+      // A rate of zero: the same weights for any number of ranks, so the same bits in each label.
+      run(options, cohort, net, Loss{}, Noting{{.confidence = 0.37f}, &notes}, Sgd{.rate = 0});
+      return notes;
+    };
+    const auto alone = trained({}), together = trained(ranks);
+    const auto shown = ranks.gathered(std::vector<Index>{together.cases});
+    CHECK(alone.cases == 3 * 4);
+    CHECK(std::accumulate(shown.begin(), shown.end(), Index(0)) == alone.cases);
+    CHECK(*std::max_element(shown.begin(), shown.end()) ==
+          3 * ((4 + ranks.size() - 1) / ranks.size()));
+    // Each step has a patch of every rank; alone they lie side by side.
+    const std::size_t patch = 16 * 16 * 16, n = std::size_t(ranks.size()),
+                      r = std::size_t(ranks.rank());
+    REQUIRE(alone.labels.size() == 9 * n * patch);
+    REQUIRE(together.labels.size() == 9 * patch);
+    for (std::size_t step = 0; step < 9; ++step)
+      CHECK(std::equal(together.labels.begin() + std::ptrdiff_t(step * patch),
+                       together.labels.begin() + std::ptrdiff_t((step + 1) * patch),
+                       alone.labels.begin() + std::ptrdiff_t((step * n + r) * patch)));
+    const auto later = alone.labels.begin() + std::ptrdiff_t(3 * n * patch);
+    for (const int label : {0, 1, 2, 255}) CHECK(std::count(later, alone.labels.end(), label) > 0);
   }
   TEST_CASE("what cannot be shared, and ranks that are not alike, are told") {
     if (world().size() == 1) return;

@@ -6,6 +6,7 @@
 #include <limits>
 
 #include <segmed/experiment/progress.hpp>
+#include <segmed/experiment/relabelled.hpp>
 #include <segmed/experiment/training_data.hpp>
 #include <segmed/semi/open_classes.hpp>
 #include <segmed/semi/samples.hpp>
@@ -30,38 +31,6 @@ class StopWatch {
   Clock::time_point since_{};
   double before_;
   bool on_ = false;
-};
-
-/// D_1 with the labels that a policy gave it.
-class Relabelled {
- public:
-  struct Labels {
-    std::vector<std::uint8_t> voxels;
-    AnnotatedSet annotated;
-  };
-  bool empty() const { return labels_.empty(); }
-  void set(Index i, Labels labels) { labels_[i] = std::move(labels); }
-  const std::map<Index, Labels>& all() const { return labels_; }
-  /// A store that serves the new labels over those of `base`.
-  std::shared_ptr<CaseStore> over(const std::shared_ptr<CaseStore>& base, Index budget) const {
-    return std::make_shared<CaseStore>(
-        [base, labels = labels_](Index i) {
-          const auto held = base->get(i);
-          require<DataError>(held != nullptr, "relabelled", "case ", i, " cannot be loaded");
-          const auto found = labels.find(i);
-          if (found == labels.end()) return *held;
-          Example example = held->example;
-          example.labels.extent = example.image.extent;
-          example.labels.geometry = example.image.geometry;
-          example.labels.voxels = found->second.voxels;
-          example.annotated = found->second.annotated;
-          return ReadyCase(std::move(example), held->outside);
-        },
-        budget);
-  }
-
- private:
-  std::map<Index, Labels> labels_;
 };
 
 /// One run: batches in, steps, checkpoints and a report out.
@@ -153,17 +122,25 @@ class RunSession {
     return text.str();
   }
 
-  /// Round k starts when k / rounds of the budget are used.
+  /// Round k starts when k / rounds of the budget are used. Each rank shows the policy its share of
+  /// D_1, and what it makes of that reaches all.
   void start_round_if_due(double used) {
     if (!learner_.hooks().start_round) return;
     const Index due = std::min(options_.rounds - 1, Index(used * double(options_.rounds)));
     if (round_ >= due) return;
     round_ = due;
     Round<F> round;
-    round.number = due, round.classes = data_.classes.size();
-    for (const LoaderCase& c : data_.partial)  // one that cannot be loaded is among the faults
+    round.number = due, round.classes = data_.classes.size(), round.ranks = options_.ranks;
+    std::vector<Index> all;
+    for (const LoaderCase& c : data_.partial) {
+      const auto rank = Index(all.size()) % round.ranks.size();
+      all.push_back(c.index);
+      if (rank != round.ranks.rank()) continue;
+      // One that cannot be loaded is among the faults.
       if (const auto held = store_->get(c.index)) round.cases.push_back(case_of(c, held));
+    }
     learner_.start_round(round);
+    relabelled_.exchange(round.ranks, all);
     if (!relabelled_.empty()) open_partial();
   }
   typename Round<F>::Case case_of(const LoaderCase& c, const CaseStore::Held& held) {

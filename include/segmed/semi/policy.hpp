@@ -12,7 +12,7 @@
 //                                host changes from step to step, so that they may be replayed
 //
 // Where several ranks train together, all of them must compute the same terms: a branch that looks
-// at samples asks `Ranks::current().any(condition)`.
+// at samples asks `Ranks::current().any(condition)`. Each starts a round with its share of D_1.
 #pragma once
 #include <functional>
 
@@ -20,12 +20,16 @@
 
 namespace segmed {
 
-/// D_1 as a policy sees it before a round: whole cases, in the order of the cohort.
+/// D_1 as a policy sees it before a round: whole cases, in the order of the cohort. Where ranks
+/// train together each sees every size-th of them, and the labels that it gives reach all ranks
+/// when the hook returns; who counts over cases adds the counts of all `ranks`, and no rank may
+/// have a state of its own.
 template <FeatureMap F>
 struct Round {
   using D = typename F::device;
   Index number = 0;   // 0 before the first step
   Index classes = 0;  // with background
+  Ranks ranks;        // who shares D_1
   struct Case {
     std::string id;
     AnnotatedSet annotated;
