@@ -16,3 +16,4 @@ program=$2
 expect works 0 ""
 expect throws 1 "rank 1: segmed: test: rank 1 has had enough"
 expect hangs 1 "rank 0: segmed: mpi: waited more than 1 s for the other 1 ranks"
+expect breaks 1 "rank 1: segmed: nccl: rank 1 of 2: ncclAllReduce, by ncclCommGetAsyncError: code 6"

@@ -11,7 +11,8 @@ namespace segmed {
 
 /// Adds the gradients of all ranks, bucket by bucket, while backward still works on earlier layers:
 /// the last parameters' gradients are complete first. Every rank starts the same buckets in the
-/// same order, whatever becomes ready when.
+/// same order, whatever becomes ready when. On a device other than the processor, ranks that do not
+/// `add_on_device` add through the host's memory, after backward.
 ///
 ///   source   Li et al., PyTorch distributed, VLDB 2020, arXiv:2006.15704, section 3.2.3
 template <class W, Device D>
@@ -48,7 +49,7 @@ class GradientSum {
   /// Starts what was not ready, as parameters that took no part, and waits for the sums.
   void finish() {
     if (ranks_.alone()) return;
-    if constexpr (std::is_same_v<D, Cpu>) {
+    if (by_buckets()) {
       while (next_ < buckets_.size()) start();
       ranks_.finish_sums();
     } else {
@@ -73,14 +74,19 @@ class GradientSum {
     const auto found = of_.find(&param);
     if (found == of_.end() || std::exchange(found->second.ready, true)) return;
     --buckets_[found->second.bucket].open;
-    if constexpr (std::is_same_v<D, Cpu>) {
-      while (next_ < buckets_.size() && buckets_[next_].open == 0) start();
-      ranks_.progress();
-    }
+    if (!by_buckets()) return;
+    while (next_ < buckets_.size() && buckets_[next_].open == 0) start();
+    ranks_.progress();
   }
+  static constexpr bool on_host = std::is_same_v<D, Cpu>;
+  bool by_buckets() const { return on_host || ranks_.add_on_device(); }
   void start() {
     const Bucket& bucket = buckets_[next_++];
-    ranks_.start_sum(group_.grads.write() + bucket.from, bucket.size);
+    W* const gradients = group_.grads.write() + bucket.from;
+    if constexpr (on_host)
+      ranks_.start_sum(gradients, bucket.size);
+    else
+      ranks_.start_device_sum(gradients, bucket.size);
   }
 
   Group<W, D>& group_;

@@ -29,6 +29,15 @@ concept Communicator = requires(C& others, const void* mine, void* all, std::siz
   others.finish_sums();  // waits for all that were started
 };
 
+/// One that adds what lies in a GPU's memory as well, where it lies. Such a sum begins after all
+/// that the calling thread has queued on the device, and `finish_sums` waits for it too.
+template <class C>
+concept DeviceCommunicator = Communicator<C> &&
+    requires(C& others, float* some, double* more, Index count) {
+  others.start_device_sum(some, count);
+  others.start_device_sum(more, count);
+};
+
 /// Nobody else.
 struct Solo {
   static constexpr int rank() { return 0; }
@@ -100,6 +109,15 @@ class Ranks {
   void start_sum(double* in_place, Index count) const {
     if (!alone()) calls_->start_double(others_, in_place, count);
   }
+  /// Whether they add what lies in a GPU's memory where it lies.
+  bool add_on_device() const { return !alone() && calls_->start_device_float != nullptr; }
+  /// In place, of a device's memory. Only where `add_on_device`.
+  void start_device_sum(float* in_place, Index count) const {
+    calls_->start_device_float(others_, in_place, count);
+  }
+  void start_device_sum(double* in_place, Index count) const {
+    calls_->start_device_double(others_, in_place, count);
+  }
   void progress() const {
     if (!alone()) calls_->progress(others_);
   }
@@ -114,10 +132,19 @@ class Ranks {
     void (*start_double)(void*, double*, Index);
     void (*progress)(void*);
     void (*finish)(void*);
+    void (*start_device_float)(void*, float*, Index);  // null: they cannot
+    void (*start_device_double)(void*, double*, Index);
   };
   template <class C>
   static C& as(void* others) {
     return *static_cast<C*>(others);
+  }
+  template <class C, class W>
+  static constexpr auto device_sum() {
+    if constexpr (DeviceCommunicator<C>)
+      return [](void* o, W* x, Index count) { as<C>(o).start_device_sum(x, count); };
+    else
+      return nullptr;
   }
   template <class C>
   static constexpr Calls calls = {
@@ -126,7 +153,10 @@ class Ranks {
       },
       [](void* o, float* x, Index count) { as<C>(o).start_sum(x, count); },
       [](void* o, double* x, Index count) { as<C>(o).start_sum(x, count); },
-      [](void* o) { as<C>(o).progress(); }, [](void* o) { as<C>(o).finish_sums(); }};
+      [](void* o) { as<C>(o).progress(); },
+      [](void* o) { as<C>(o).finish_sums(); },
+      device_sum<C, float>(),
+      device_sum<C, double>()};
 
   void* others_ = nullptr;
   const Calls* calls_ = nullptr;

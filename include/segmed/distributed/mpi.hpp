@@ -38,7 +38,13 @@ class Mpi {
     MPI_Comm_set_errhandler(world_, MPI_ERRORS_RETURN);
     MPI_Comm_rank(world_, &rank_);
     MPI_Comm_size(world_, &size_);
-    if (patience > 0 && size_ > 1) guard_ = std::thread([this] { watch(); });
+    MPI_Comm here = MPI_COMM_NULL;
+    check(MPI_Comm_split_type(world_, MPI_COMM_TYPE_SHARED, rank_, MPI_INFO_NULL, &here),
+          "MPI_Comm_split_type");
+    MPI_Comm_rank(here, &local_rank_);
+    MPI_Comm_size(here, &local_size_);
+    MPI_Comm_free(&here);
+    if (size_ > 1) guard_ = std::thread([this] { watch(); });
   }
   Mpi(const Mpi&) = delete;
   Mpi& operator=(const Mpi&) = delete;
@@ -56,6 +62,10 @@ class Mpi {
 
   int rank() const { return rank_; }
   int size() const { return size_; }
+  /// The number of this rank among those on its machine, and how many they are.
+  int local_rank() const { return local_rank_; }
+  int local_size() const { return local_size_; }
+  double patience() const { return patience_; }
   /// Other than in MPI, bytes are those of one rank.
   void gather(const void* mine, std::size_t bytes, void* all) {
     const Wait wait(*this);
@@ -84,6 +94,37 @@ class Mpi {
   /// Seconds that this rank has spent waiting for others.
   double seconds_waited() const { return waited_; }
 
+  using Time = std::chrono::steady_clock;
+  /// The time within a call that other ranks can keep waiting. `grace`: seconds beyond the patience
+  /// that are left to the caller to end it in a better way.
+  class Wait {
+   public:
+    explicit Wait(Mpi& mpi, double grace = 0) : mpi_(mpi) {
+      const auto later =
+          std::chrono::duration_cast<Time::duration>(std::chrono::duration<double>(grace));
+      mpi_.since_ = (since_ + later).time_since_epoch().count();
+    }
+    ~Wait() {
+      mpi_.since_ = 0;
+      mpi_.waited_ += seconds();
+    }
+    Wait(const Wait&) = delete;
+    Wait& operator=(const Wait&) = delete;
+    double seconds() const { return std::chrono::duration<double>(Time::now() - since_).count(); }
+    /// Whether it has lasted too long.
+    bool too_long() const { return mpi_.patience_ > 0 && seconds() >= mpi_.patience_; }
+
+   private:
+    Mpi& mpi_;
+    Time::time_point since_ = Time::now();
+  };
+  /// Has the thread that watches over waiting look at something else too, about once a second;
+  /// an empty function ends that.
+  void watch_also(std::function<void()> look) {
+    const std::lock_guard lock(mutex_);
+    look_ = std::move(look);
+  }
+
   /// Whether this process is one of several that `mpirun` or `srun` started.
   static bool launched() {
     for (const char* name : {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_RANK"})
@@ -104,24 +145,13 @@ class Mpi {
   }
 
  private:
-  using Time = std::chrono::steady_clock;
-
-  /// The time within a call that other ranks can keep waiting.
-  struct Wait {
-    Mpi& mpi;
-    Time::time_point since = Time::now();
-    explicit Wait(Mpi& of) : mpi(of) { mpi.since_ = since.time_since_epoch().count(); }
-    ~Wait() {
-      mpi.since_ = 0;
-      mpi.waited_ += std::chrono::duration<double>(Time::now() - since).count();
-    }
-  };
   void watch() {
-    const auto look = std::chrono::duration<double>(std::min(1.0, patience_ / 4));
+    const std::chrono::duration<double> pause(patience_ > 0 ? std::min(1.0, patience_ / 4) : 1.0);
     std::unique_lock lock(mutex_);
-    while (!wake_.wait_for(lock, look, [this] { return over_; })) {
+    while (!wake_.wait_for(lock, pause, [this] { return over_; })) {
+      if (look_) look_();
       const Time::rep since = since_;
-      if (since == 0) continue;
+      if (since == 0 || patience_ <= 0) continue;
       const auto waited = Time::now() - Time::time_point(Time::duration(since));
       if (std::chrono::duration<double>(waited).count() < patience_) continue;
       // No MPI_Abort: another thread is within MPI. The launcher ends the other ranks.
@@ -155,7 +185,8 @@ class Mpi {
   double patience_;
   bool mine_ = true;
   MPI_Comm world_ = MPI_COMM_NULL;
-  int rank_ = 0, size_ = 1, exceptions_ = std::uncaught_exceptions();
+  int rank_ = 0, size_ = 1, local_rank_ = 0, local_size_ = 1;
+  int exceptions_ = std::uncaught_exceptions();
   std::vector<MPI_Request> sums_;
   Index bytes_ = 0;
   double waited_ = 0;
@@ -163,6 +194,7 @@ class Mpi {
   std::thread guard_;
   std::mutex mutex_;
   std::condition_variable wake_;
+  std::function<void()> look_;
   bool over_ = false;
 };
 static_assert(Communicator<Mpi>);
