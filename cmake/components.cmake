@@ -3,11 +3,13 @@
 # a component is every header that reaches the component's library, itself or through another header.
 
 # In this order, since a header that reaches two components belongs to the later one.
-set(segmed_components nifti experiment mpi cuda)
+set(segmed_components nifti experiment mpi cuda nccl)
 set(segmed_library_nifti "<(nifti|znzlib|zlib)")
 set(segmed_library_experiment "<png\\.h")
 set(segmed_library_mpi "<mpi\\.h")
-set(segmed_library_cuda "<(cuda|cudnn|cublas|nccl)")
+set(segmed_library_cuda "<(cuda|cudnn|cublas)")
+set(segmed_library_nccl "<nccl")
+set(segmed_compiled_by_nvcc cuda nccl)  # which no other compiler reads
 
 # The component of a header, a test or an example: a name of the list above, or "segmed".
 function(segmed_component_of result file)
@@ -158,4 +160,16 @@ if(SEGMED_CUDA)
   if(TARGET segmed_kernels)  # nvcc does not compile the processor's kernels, it links them
     target_link_libraries(segmed_cuda INTERFACE segmed_kernels)
   endif()
+endif()
+
+# ---- segmed::nccl
+if(TARGET segmed_cuda AND TARGET segmed_mpi)
+  find_package(NCCL 2.28 QUIET MODULE)
+endif()
+if(NCCL_FOUND)
+  segmed_add_component(nccl segmed_cuda segmed_mpi NCCL::nccl)
+  set_target_properties(segmed_nccl PROPERTIES VERIFY_INTERFACE_HEADER_SETS FALSE)
+elseif(TARGET segmed_cuda AND NOT SEGMED_STATIC)
+  message(STATUS "segmed: no segmed::nccl: install NCCL 2.28 or newer (nccl.h and libnccl.so, beside "
+                 "the CUDA Toolkit or where NCCL_ROOT says) and what segmed::mpi needs for it")
 endif()

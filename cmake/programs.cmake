@@ -2,7 +2,7 @@
 # segmed's own programs: tests, examples, benchmarks.
 
 set(segmed_linked ${segmed_available})
-list(REMOVE_ITEM segmed_linked cuda mpi)
+list(REMOVE_ITEM segmed_linked mpi ${segmed_compiled_by_nvcc})
 list(TRANSFORM segmed_linked PREPEND segmed::)
 
 # Leaves out the sources whose component is not there, with one line each.
@@ -10,9 +10,12 @@ function(segmed_drop_unavailable list)
   set(kept "")
   foreach(source IN LISTS ${list})
     segmed_component_of(component ${source})
-    if(component IN_LIST segmed_available AND NOT component STREQUAL "cuda")
+    if(component IN_LIST segmed_compiled_by_nvcc)
+      continue()
+    endif()
+    if(component IN_LIST segmed_available)
       list(APPEND kept ${source})
-    elseif(NOT component STREQUAL "cuda")
+    else()
       file(RELATIVE_PATH name ${PROJECT_SOURCE_DIR} ${source})
       message(STATUS "segmed: ${name} is left out: it needs segmed::${component}")
     endif()

@@ -51,6 +51,8 @@ class CudaRuntime {
     chosen() = ordinal;
     check(cudaSetDevice(ordinal), "cudaSetDevice");
   }
+  /// The number of this process's GPU.
+  static int number() { return chosen(); }
   static cudaStream_t stream() {
     thread_local const bool bound = bind();
     static_cast<void>(bound);
