@@ -30,6 +30,11 @@ const segmed::Ranks& ranks();
 /// Runs a command together with the others. A rank that waits longer than `patience` seconds for
 /// them, unless that is 0, ends all.
 int together(double patience, const std::function<int()>& command);
+/// The number of this process among those of its machine that work together.
+int local_rank();
+/// Trains with ranks that add their gradients on the GPUs, where those were chosen: each has one.
+/// After `choose_device`.
+int adding_on_device(const std::function<int()>& training);
 /// Prints an error; where several ranks work together, ends all of them with that exit code.
 void end_with(const std::string& error, int code);
 

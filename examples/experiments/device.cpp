@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "device.hpp"
 
-#include <cstdlib>
+#include <algorithm>
 
 #include "model.hpp"
 #include "policies.hpp"
@@ -30,7 +30,6 @@ const DeviceUnits* const cuda_units = nullptr;
 
 /// The number in "cuda:N"; -1: another name.
 int number_in(const std::string& name) {
-  if (name == "cuda") return 0;
   const std::string digits = name.substr(0, 5) == "cuda:" ? name.substr(5) : "";
   const bool number =
       !digits.empty() && digits.size() < 4 && digits.find_first_not_of("0123456789") == digits.npos;
@@ -39,18 +38,16 @@ int number_in(const std::string& name) {
 
 }  // namespace
 
-void choose_device(const std::string& name) {
+void choose_device(const std::string& name, int local_rank) {
   chosen() = {};
-  const bool any = name == "auto";
-  if (name == "cpu" || (any && (!cuda_units || cuda_units->count() == 0))) return;
-  // Of the processes that mpirun started on this machine, each takes another one.
-  const char* place = std::getenv("OMPI_COMM_WORLD_LOCAL_RANK");
-  const int number = any ? (place ? std::atoi(place) : 0) % cuda_units->count() : number_in(name);
-  require<ConfigError>(number >= 0, "--device", "there is none named ", name,
+  const bool maybe = name == "auto", any = maybe || name == "cuda";
+  if (name == "cpu" || (maybe && (!cuda_units || cuda_units->count() == 0))) return;
+  require<ConfigError>(any || number_in(name) >= 0, "--device", "there is none named ", name,
                        "; give auto, cpu, cuda or cuda:N");
   require<DeviceError>(cuda_units != nullptr, "--device",
                        "this binary was built without CUDA; build it with -DSEGMED_CUDA=ON, or "
                        "give --device cpu");
+  const int number = any ? local_rank % std::max(1, cuda_units->count()) : number_in(name);
   cuda_units->use(number);
   chosen() = {cuda_units, "cuda:" + std::to_string(number) + ", " + cuda_units->title(number) +
                               ", " + cuda_units->numbers()};

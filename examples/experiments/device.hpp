@@ -33,11 +33,12 @@ namespace on_cuda {
 extern const DeviceUnits units;
 }
 
-/// Takes "cpu", "cuda", "cuda:N", or "auto": the first GPU if there is one. Before any work; until
-/// then it is the processor.
+/// Takes "cpu", "cuda:N", "cuda", or "auto", which is "cuda" if there is a GPU. Without a number
+/// the processes of a machine take its GPUs in turn. Before any work; until then it is the
+/// processor.
 ///
 ///   throws   ConfigError for another name, DeviceError for a GPU that cannot be used
-void choose_device(const std::string& name);
+void choose_device(const std::string& name, int local_rank);
 /// Of the device that was chosen.
 const DeviceUnits& units();
 /// Such as "cpu" or "cuda:0, NVIDIA H100 80GB HBM3, bfloat16".

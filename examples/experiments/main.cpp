@@ -150,8 +150,10 @@ int run(int argc, const char* const* argv) {
   int thread_count = 0;
   app.add_option("--threads", thread_count, "threads; else all")->check(CLI::Range(1, 1024));
   std::string device = "auto";
-  app.add_option("--device", device,
-                 "auto, cpu, cuda or cuda:N; auto is the first GPU, or the processor")
+  app.add_option(
+         "--device", device,
+         "auto, cpu, cuda or cuda:N; cuda is the first GPU, or that of the process among those "
+         "of its machine; auto is cuda where there is one, else cpu")
       ->capture_default_str();
   bool distributed = false;
   app.add_flag(
@@ -264,13 +266,13 @@ int run(int argc, const char* const* argv) {
     return app.exit(error) == 0 ? done : usage;
   }
   if (thread_count > 0) set_threads(thread_count);
-  choose_device(device);
   const char* started = std::getenv("OMPI_COMM_WORLD_SIZE");
   require<ConfigError>(distributed || !started || std::string(started) == "1", "--distributed",
                        started ? started : "", " processes were started, which would all do the ",
                        "same; give --distributed, so that they work together");
   if (distributed && ranks().alone() && !in_company.exchange(true))
     return together(*train_app ? patience : 0, [&] { return run(argc, argv); });
+  choose_device(device, local_rank());
   const bool silent = !ranks().first();  // the first rank speaks
   train_options.study.quiet |= silent, gain_options.study.quiet |= silent;
   predict_options.quiet |= silent;
@@ -300,7 +302,7 @@ int run(int argc, const char* const* argv) {
     need(train_options.budget.steps > 0 || train_options.budget.minutes > 0, "train",
          "--steps or --minutes");
     train_options.command_line = words.dump();
-    return train(train_options);
+    return adding_on_device([&] { return train(train_options); });
   }
   if (list_policies) {
     for (const PolicyEntry* entry : policies())

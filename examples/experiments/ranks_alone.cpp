@@ -19,6 +19,10 @@ int together(double, const std::function<int()>&) {
                     "and openmpi-bin and build it again");
 }
 
+int local_rank() { return 0; }
+
+int adding_on_device(const std::function<int()>& training) { return training(); }
+
 void end_with(const std::string& error, int) { std::fprintf(stderr, "%s\n", error.c_str()); }
 
 }  // namespace experiments
