@@ -88,9 +88,14 @@ struct VoxelPass {
       for (int v = count; v < tile.voxels; ++v) tile.z[c * tile.voxels + v] = 0;
     return strangers;
   }
-  SEGMED_HD void softmax(Tile& tile, Index n, bool complete) const {
+  /// `row` is the tile's first; the logits of the next tile are on their way meanwhile.
+  SEGMED_HD void softmax(Tile& tile, Index n, Index row, bool complete) const {
     if constexpr (reads_softmax<L>)
       for (int g = 0; g < tile.groups; ++g) {
+        if constexpr (in_columns) {
+          const T* const next = logits + (row + tile.voxels + g * Lanes) * all.classes;
+          for (Index i = 0; i < Lanes * all.classes; i += 16) __builtin_prefetch(next + i);
+        }
         softmax_of_group(tile, g * Lanes);
         if (reads_joined<L> && !complete) join(tile, g * Lanes, n);
       }
@@ -201,31 +206,29 @@ struct VoxelSums {
     for (Index k = 0; k < all.per_case(); ++k) sums[k] = 0;
     const bool complete = all.complete(n);
     Tile tile(all.classes);
+    W total[255 * Pass::sums * lanes];  // (classes, sums, lanes) of the block so far
+    for (Index k = 0; k < all.classes * Pass::sums * lanes; ++k) total[k] = 0;
     for (Index v = first; v < last; v += tile.voxels) {
       const int count = int(last - v < tile.voxels ? last - v : tile.voxels);
-      sums[all.per_case() - 1] += pass.load(tile, n, n * pass.voxels + v, count, complete);
-      pass.softmax(tile, n, complete);
+      const Index row = n * pass.voxels + v;
+      sums[all.per_case() - 1] += pass.load(tile, n, row, count, complete);
+      pass.softmax(tile, n, row, complete);
       pass.each_class(tile, n, complete, [&](Index c, auto role) {
-        add(tile, c, sums + c * all.stride, role, typename Pass::EachSum{});
+        add(tile, c, total + c * Pass::sums * lanes, role, typename Pass::EachSum{});
       });
     }
+    for (Index c = 0; c < all.classes; ++c)
+      for (int k = 0; k < Pass::sums; ++k)
+        for (int l = 0; l < lanes; ++l)
+          sums[c * all.stride + k] += double(total[(c * Pass::sums + k) * lanes + l]);
   }
 
  private:
-  /// The sum of `count` lanes, by halves: each a loop of known length, which becomes vectors.
-  template <int count>
-  SEGMED_HD static W folded(W* x) {
-    if constexpr (count == 1) {
-      return *x;
-    } else {
-      for (int l = 0; l < count / 2; ++l) x[l] += x[l + count / 2];
-      return folded<count / 2>(x);
-    }
-  }
+  static constexpr int lanes = Lanes > 16 ? 16 : Lanes;  // what registers hold of some sums
+
   template <class R, int... K>
-  SEGMED_HD void add(const Tile& tile, Index c, double* to, R role,
+  SEGMED_HD void add(const Tile& tile, Index c, W* to, R role,
                      std::integer_sequence<int, K...>) const {
-    constexpr int lanes = Lanes > 16 ? 16 : Lanes;  // what registers hold of some sums
     W total[Pass::sums][lanes] = {};
     if (tile.all_count)
       for (int first = 0; first < tile.voxels; first += lanes)
@@ -241,7 +244,8 @@ struct VoxelSums {
           pass.loss.add(part, pass.seen(tile, c, first + l, role));
           ((total[K][l] += tile.counts[first + l] * part[K]), ...);
         }
-    ((to[K] += double(folded<lanes>(total[K]))), ...);
+    for (int k = 0; k < Pass::sums; ++k)
+      for (int l = 0; l < lanes; ++l) to[k * lanes + l] += total[k][l];
   }
 };
 
@@ -280,7 +284,7 @@ struct VoxelPull {
       const int count = int(last - v < tile.voxels ? last - v : tile.voxels);
       const Index row = n * pass.voxels + v;
       pass.load(tile, n, row, count, complete);
-      pass.softmax(tile, n, complete);
+      pass.softmax(tile, n, row, complete);
       for (int u = 0; u < tile.voxels; ++u) tile.mean[u] = 0;
       pass.each_class(tile, n, complete,
                       [&](Index c, auto role) { slopes(tile, c, all.slopes(n, c), role); });
