@@ -2,11 +2,13 @@
 // A device on the host that behaves as a GPU does where that can go wrong: its memory is its own,
 // copies that go ahead arrive late, and work can be written down and replayed.
 #pragma once
+#include <algorithm>
 #include <cstdlib>
 #include <cstring>
 #include <functional>
 #include <map>
 #include <memory>
+#include <set>
 #include <vector>
 
 #include <segmed/backend/cpu.hpp>
@@ -43,10 +45,13 @@ struct RecordingHost {
   using Memory = DeviceMemory<Driver>;
   using Work = std::vector<std::function<void()>>;
   static inline Work* recording = nullptr;
-  static inline Work ahead = {};  // copies that have not arrived
-  static inline int copies_ahead = 0;
+  static inline int allocations = -1;  // that are given until one fails; -1: all
 
-  static void* allocate(std::size_t bytes) { return Memory::current().allocate(bytes); }
+  static void* allocate(std::size_t bytes) {
+    require<MemoryError>(allocations != 0, "fake", "there is no more");
+    if (allocations > 0) --allocations;
+    return Memory::current().allocate(bytes);
+  }
   static void release(void* p, std::size_t bytes) noexcept {
     if (p && !recording) spoil(p, bytes);
     Memory::current().release(p, bytes);
@@ -73,16 +78,43 @@ struct RecordingHost {
   }
 
   static void* allocate_host(std::size_t bytes) { return std::malloc(bytes); }
-  static void release_host(void* p) noexcept { std::free(p); }
-  static void copy_ahead(void* to, const void* from, std::size_t bytes) {
-    ++copies_ahead;
-    ahead.push_back([=] { std::memcpy(to, from, bytes); });
+  static void release_host(void* p) noexcept {
+    for (const Transfers* transfers : Transfers::all()) early += transfers->reads(p);
+    std::free(p);
   }
-  static void join_copies() {
-    for (const auto& copy : ahead) copy();
-    ahead.clear();
-  }
-  static void finish_copies() { join_copies(); }
+  static inline int copies_ahead = 0, early = 0;  // memory that was freed while it was read
+  /// Copies that arrive when they are waited for, and not before.
+  class Transfers {
+   public:
+    Transfers() { all().insert(this); }
+    Transfers(const Transfers&) = delete;
+    Transfers& operator=(const Transfers&) = delete;
+    ~Transfers() { join(), all().erase(this); }
+    void copy(void* to, const void* from, std::size_t bytes) {
+      ++copies_ahead;
+      ahead_.push_back({to, from, bytes});
+    }
+    void join() {
+      for (const Copy& c : ahead_) std::memcpy(c.to, c.from, c.bytes);
+      ahead_.clear();
+    }
+    void finish() { join(); }
+    bool reads(const void* p) const {
+      return std::any_of(ahead_.begin(), ahead_.end(), [&](const Copy& c) { return c.from == p; });
+    }
+    static std::set<const Transfers*>& all() {
+      static std::set<const Transfers*> those;
+      return those;
+    }
+
+   private:
+    struct Copy {
+      void* to;
+      const void* from;
+      std::size_t bytes;
+    };
+    std::vector<Copy> ahead_;
+  };
 
   class Graph {
    public:

@@ -45,16 +45,17 @@ TEST_CASE("numbers come back from the GPU, those that travelled ahead too") {
   const Storage<float, Cuda> there(numbers);
   CHECK(there.clone().host() == numbers);
   auto* const pinned = static_cast<float*>(Cuda::allocate_host(4 * sizeof(float)));
+  Cuda::Transfers transfers;
   for (int round = 0; round < 100; ++round) {
     for (int i = 0; i < 4; ++i) pinned[i] = float(10 * round + i);
     Storage<float, Cuda> ahead(4, Uninitialized{});
-    Cuda::copy_ahead(ahead.write(), pinned, 4 * sizeof(float));
-    Cuda::join_copies();
+    transfers.copy(ahead.write(), pinned, 4 * sizeof(float));
+    transfers.join();
     const auto arrived = ahead.host();
     CHECK(arrived[0] == float(10 * round));
     CHECK(arrived[3] == float(10 * round + 3));
   }
-  Cuda::finish_copies();
+  transfers.finish();
   Cuda::release_host(pinned);
 }
 
