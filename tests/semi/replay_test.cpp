@@ -63,6 +63,7 @@ TEST_CASE("replayed steps end with the bits of steps that were not") {
   const RunReport report = trained(replayed, options, Supervised{});
   CHECK(report.steps == 8);
   CHECK(report.replayed == 6);
+  CHECK(report.replay_refusal == "");
   CHECK(weights_of(replayed) == weights_of(plain));
 }
 
@@ -101,26 +102,31 @@ TEST_CASE("partly annotated samples are replayed while their annotated sets stay
   CHECK(weights_of(replayed) == weights_of(plain));
 }
 
-TEST_CASE("a step that cannot be replayed runs as ever") {
-  const auto check = [](auto policy) {
+TEST_CASE("a step that cannot be replayed runs as ever, and the report says why") {
+  const auto check = [](auto policy, const char* why) {
     GNet plain = gpu_net(), asked = gpu_net();
     auto options = small_steps(5);
-    trained(plain, options, policy);
+    CHECK(trained(plain, options, policy).replay_refusal == "");
     options.replay = true;
-    CHECK(trained(asked, options, policy).replayed == 0);
+    const RunReport report = trained(asked, options, policy);
+    CHECK(report.replayed == 0);
+    CHECK(report.replay_refusal == why);
     CHECK(weights_of(asked) == weights_of(plain));
   };
-  check(Noisy{});
-  check(Looking{});
+  check(Noisy{}, "the step draws random numbers");
+  check(Looking{}, "segmed: fake: to wait cannot be captured");
   GNet net = gpu_net();
-  check(MeanTeacher<GNet>{{net}});
+  check(MeanTeacher<GNet>{{net}},
+        "the policy does not say that its terms are computed by kernels alone");
 }
 
-TEST_CASE("a device without graphs ignores the wish") {
+TEST_CASE("a device without graphs says so") {
   Net net = small_net();
   auto options = small_steps(3);
   options.replay = true;
-  CHECK(run(options, small_cohort(), net, Loss{}, Supervised{}, AdamW{}).replayed == 0);
+  const RunReport report = run(options, small_cohort(), net, Loss{}, Supervised{}, AdamW{});
+  CHECK(report.replayed == 0);
+  CHECK(report.replay_refusal == "the device cannot");
 }
 
 TEST_SUITE_END();

@@ -2,9 +2,9 @@
 // Batches on their way to a device that fetches them beside its work.
 #include <cmath>
 
-#include "../backend/recording_host.hpp"
 #include <doctest/doctest.h>
 
+#include "../backend/recording_host.hpp"
 #include <segmed/semi/samples.hpp>
 
 namespace {
