@@ -242,7 +242,7 @@ class DeviceMemory {
   Arena pool_;
   std::vector<std::unique_ptr<Arena>> arenas_;
   std::vector<Arena*> left_;
-  Arena* arena_ = nullptr;  // from which memory is given now, if not from the pool, and to whom
+  Arena* arena_ = nullptr;      // from which memory is given now, if not from the pool, and to whom
   Index owner_ = 0, last_ = 0;  // threads; 0: none
   std::size_t used_ = 0, peak_ = 0;
   bool pooled_ = true;
