@@ -94,8 +94,7 @@ void add_budget(CLI::App& app, BudgetOptions& options) {
       ->excludes(steps);
   app.add_option("--out", options.out, "folder for models, predictions and results");
   app.add_option("--tuning", options.tuning,
-                 "on a GPU: compute convolutions as this file of experiments tune says")
-      ->check(CLI::ExistingFile);
+                 "on a GPU: compute convolutions as this file of experiments tune says");
   app.add_flag("--replay", options.replay,
                "on a GPU: queue a training step's kernels as one, where the policy allows it");
 }

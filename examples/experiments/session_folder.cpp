@@ -97,14 +97,16 @@ RunOptions run_options(const Recipe& recipe, std::uint64_t seed) {
 }
 
 void take_tuning(RunOptions& options, const std::string& file) {
-  std::string table = file.empty() ? "" : read_bytes(file);
+  std::string table;
   const std::string path = options.out + "/last.safetensors";
   if (!options.out.empty() && fs::exists(path)) {
     const Checkpoint point = Checkpoint::read(path);
     // Made elsewhere, which the run will say.
     if (point.card.arithmetic != options.card.arithmetic) return;
     const auto kept = point.texts.find("tuning");
-    table = kept == point.texts.end() ? "" : kept->second;
+    if (kept != point.texts.end()) table = kept->second;
+  } else if (!file.empty()) {
+    table = read_bytes(file);
   }
   static std::string in_use;
   if (table != in_use) units().use_tuning(table);
