@@ -64,6 +64,14 @@ struct RecordingHost {
   static void synchronize() {
     require<DeviceError>(!recording, "fake", "to wait cannot be captured");
   }
+  /// Does it, or writes it down.
+  template <class W>
+  static void queue(const W& work) {
+    if (recording)
+      recording->push_back(work);
+    else
+      work();
+  }
   template <class Kernel>
   static void launch(Index n, const Kernel& kernel) {
     queue([=] { Cpu::launch(n, kernel); });
@@ -152,15 +160,6 @@ struct RecordingHost {
     std::unique_ptr<Work> work_;
     Memory::Arena* arena_ = nullptr;
   };
-
- private:
-  template <class W>
-  static void queue(const W& work) {
-    if (recording)
-      recording->push_back(work);
-    else
-      work();
-  }
 };
 static_assert(Device<RecordingHost>);
 static_assert(CopiesAhead<RecordingHost>);
