@@ -1,11 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Runs on a device that fetches batches ahead and replays steps, beside the same runs on one that
 // does neither.
-#include "../backend/dense_loop.hpp"
-#include "../backend/recording_host.hpp"
-#include "../backend/teamed_host.hpp"
+#include "../backend/host_gpu.hpp"
 #include "policy_trial.hpp"
-#include <segmed/core/bfloat16.hpp>
 #include <segmed/losses/partial.hpp>
 #include <segmed/semi/marginal_training.hpp>
 #include <segmed/semi/mean_teacher.hpp>
@@ -19,21 +16,7 @@ static_assert(HasGraphs<RecordingHost>);
 static_assert(!HasGraphs<Cpu>);
 static_assert(!CopiesAhead<Cpu>);
 
-struct RecordedLoop : made_up::DenseLoop {
-  template <CudnnStored T>
-  static void run(const CudnnProblem& p, const CudnnOperands<T>& on) {
-    RecordingHost::queue([p, on] { DenseLoop::run(p, on); });
-  }
-};
-/// All that a GPU does, in its way: teams, and convolutions of dense tensors.
-struct Gpu : RecordingHost, TeamRows<Gpu>, made_up::DenseConvolutions<Gpu, RecordedLoop> {
-  template <class Kernel>
-  static void launch_teams(Index n, const Kernel& kernel) {
-    queue([=] { check::TeamedHost::launch_teams(n, kernel); });
-  }
-};
-static_assert(HasTeams<Gpu> && HasGraphs<Gpu> && CopiesAhead<Gpu>);
-static_assert(HasRows<Gpu, Bfloat16> && ConvolvesDense<Gpu, Bfloat16>);
+static_assert(HasGraphs<fake::HostGpu>);
 
 GNet gpu_net(std::uint64_t seed = 1) {
   return GNet(
@@ -88,7 +71,7 @@ TEST_CASE("replayed steps end with the bits of steps that were not") {
 
 TEST_CASE(
     "steps of teams and dense convolutions, on maps of Bfloat16, are replayed with the same bits") {
-  using T = Features<3, Bfloat16, Gpu>;
+  using T = Features<3, Bfloat16, fake::HostGpu>;
   using TNet = UNet<UNetParts<T>>;
   const auto trained_weights = [](bool replay) {
     TNet net({.classes = 3, .widths = {4, 8}, .encoder_convs = 1, .decoder_convs = 1});
@@ -99,11 +82,11 @@ TEST_CASE(
     CHECK(report.replay_refusal == "");
     return weights_of(net);
   };
-  const Index teams = check::TeamedHost::teams, graphs = RecordedLoop::runs();
+  const Index teams = check::TeamedHost::teams, graphs = fake::RecordedLoop::runs();
   const auto plain = trained_weights(false);
   CHECK(trained_weights(true) == plain);
   CHECK(check::TeamedHost::teams > teams);
-  CHECK(RecordedLoop::runs() > graphs);
+  CHECK(fake::RecordedLoop::runs() > graphs);
 }
 
 TEST_CASE("the device's own memory is the run's, and nothing of it is left") {
