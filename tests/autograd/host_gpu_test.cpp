@@ -12,6 +12,7 @@ using namespace every_op;
 
 template <class T>
 void check_each(double allowed) {
+  const fake::HostGpu::Guarded memory;
   each([&](const char* name, const std::vector<Grid>& grids, const std::vector<Index>& sizes,
            const auto& op) {
     const std::string op_name = name;

@@ -9,6 +9,7 @@
 #include <map>
 #include <memory>
 #include <set>
+#include <sys/mman.h>
 #include <vector>
 
 #include <segmed/backend/cpu.hpp>
@@ -25,15 +26,24 @@ struct RecordingHost {
   struct Driver {
     static inline std::map<const std::byte*, std::size_t> regions = {};
     static void* map(std::size_t bytes) {
-      void* const p = std::aligned_alloc(256, (bytes + 255) / 256 * 256);
+      void* const p =
+          ::mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+      if (p == MAP_FAILED) return nullptr;
       spoil(p, bytes);
       regions[static_cast<std::byte*>(p)] = bytes;
+      if (guarded && open == 0) protect(PROT_NONE);
       return p;
     }
     static void unmap(void* p) noexcept {
-      regions.erase(static_cast<std::byte*>(p));
-      std::free(p);
+      const auto region = regions.find(static_cast<std::byte*>(p));
+      ::munmap(p, region->second);
+      regions.erase(region);
     }
+    static void protect(int how) {
+      for (const auto& [at, bytes] : regions) ::mprotect(const_cast<std::byte*>(at), bytes, how);
+    }
+    static inline int open = 0;
+    static inline bool guarded = false;
     static void idle() noexcept {}
     static bool may_unmap() { return !recording; }
     static std::size_t available() { return 0; }
@@ -41,6 +51,25 @@ struct RecordingHost {
       auto after = regions.upper_bound(static_cast<const std::byte*>(p));
       return after != regions.begin() && p < std::prev(after)->first + std::prev(after)->second;
     }
+  };
+  /// While the device works.
+  struct AtWork {
+    AtWork() {
+      if (Driver::open++ == 0 && Driver::guarded) Driver::protect(PROT_READ | PROT_WRITE);
+    }
+    ~AtWork() {
+      if (--Driver::open == 0 && Driver::guarded) Driver::protect(PROT_NONE);
+    }
+    AtWork(const AtWork&) = delete;
+    AtWork& operator=(const AtWork&) = delete;
+  };
+  /// Where the host touches the device's memory, the test dies as a program with a GPU would. This
+  /// takes time.
+  struct Guarded {
+    Guarded() { Driver::guarded = true, Driver::protect(PROT_NONE); }
+    ~Guarded() { Driver::guarded = false, Driver::protect(PROT_READ | PROT_WRITE); }
+    Guarded(const Guarded&) = delete;
+    Guarded& operator=(const Guarded&) = delete;
   };
   using Memory = DeviceMemory<Driver>;
   using Work = std::vector<std::function<void()>>;
@@ -53,7 +82,10 @@ struct RecordingHost {
     return Memory::current().allocate(bytes);
   }
   static void release(void* p, std::size_t bytes) noexcept {
-    if (p && !recording) spoil(p, bytes);
+    if (p && !recording) {
+      const AtWork now;
+      spoil(p, bytes);
+    }
     Memory::current().release(p, bytes);
   }
   static void copy(void* to, const void* from, std::size_t bytes) {
@@ -67,10 +99,9 @@ struct RecordingHost {
   /// Does it, or writes it down.
   template <class W>
   static void queue(const W& work) {
-    if (recording)
-      recording->push_back(work);
-    else
-      work();
+    if (recording) return recording->push_back(work);
+    const AtWork now;
+    work();
   }
   template <class Kernel>
   static void launch(Index n, const Kernel& kernel) {
@@ -103,6 +134,7 @@ struct RecordingHost {
       ahead_.push_back({to, from, bytes});
     }
     void join() {
+      const AtWork now;
       for (const Copy& c : ahead_) std::memcpy(c.to, c.from, c.bytes);
       ahead_.clear();
     }
@@ -152,6 +184,7 @@ struct RecordingHost {
       if (arena_) Memory::current().leave_arena(arena_);
     }
     void launch() const {
+      const AtWork now;
       for (const auto& work : *work_) work();
     }
 
