@@ -4,13 +4,18 @@
 //   bench_gpu --device      the GPU's name; exit code 77 and a sentence where there is none
 //   bench_gpu --parity      lines "ERROR ALLOWED TYPE OP"; exit code 1 if an error is larger
 //   bench_gpu --list        the names of the workloads
-//   bench_gpu --serve       reads names, answers each "MS TFLOPS": the median of some runs
-//   bench_gpu --peak NAME   MiB that tensors and workspaces of two runs need at most, and that
-//                           are held for them
+//   bench_gpu --serve       reads names, answers each "MS TFLOPS": the median of some runs; at the
+//                           end says on standard error how each convolution was computed
+//   bench_gpu --peak NAME   MiB that tensors and workspaces of two runs need at most once all plans
+//                           are made, and that are held for them
 //   bench_gpu --small-run   trains a small network for a few steps, each kind once
+//
+// Single ops are timed by the GPU's clock while the host is ahead of it, so that what launching
+// them costs the host does not count; whole networks as they run.
 //
 // PyTorch's side of the workloads is bench/gpu/gpu_torch.py; bench/gpu/gpu.sh runs all of it.
 #include <algorithm>
+#include <chrono>
 #include <cstdio>
 #include <functional>
 #include <iostream>
@@ -36,6 +41,12 @@ using Loss = Sum<Dice, CrossEntropy>;
 const std::vector<Index> widths = {32, 64, 128, 256, 320, 320};
 constexpr Index classes = 3;
 
+__global__ void wait_for_cycles(long long cycles) {
+  const long long from = clock64();
+  while (clock64() - from < cycles) {
+  }
+}
+
 /// Between two moments of the GPU's own queue.
 class GpuTimer {
  public:
@@ -49,8 +60,20 @@ class GpuTimer {
   }
   GpuTimer(const GpuTimer&) = delete;
   GpuTimer& operator=(const GpuTimer&) = delete;
-  void begin() { Cuda::check(cudaEventRecord(begin_, Cuda::stream()), "cudaEventRecord"); }
+  /// Keeps the GPU busy until the host has queued what is to be timed.
+  void fill() {
+    const double milliseconds = std::clamp(2 * queueing_, 0.2, 20.0);
+    wait_for_cycles<<<1, 1, 0, Cuda::stream()>>>((long long)(2e6 * milliseconds));  // 2 GHz
+    Cuda::check(cudaGetLastError(), "a kernel launch");
+  }
+  void begin() {
+    since_ = std::chrono::steady_clock::now();
+    Cuda::check(cudaEventRecord(begin_, Cuda::stream()), "cudaEventRecord");
+  }
   double milliseconds() {
+    const std::chrono::duration<double, std::milli> queueing =
+        std::chrono::steady_clock::now() - since_;
+    queueing_ = queueing.count();
     Cuda::check(cudaEventRecord(end_, Cuda::stream()), "cudaEventRecord");
     Cuda::check(cudaEventSynchronize(end_), "cudaEventSynchronize");
     float taken = 0;
@@ -60,6 +83,8 @@ class GpuTimer {
 
  private:
   cudaEvent_t begin_ = nullptr, end_ = nullptr;
+  std::chrono::steady_clock::time_point since_{};
+  double queueing_ = 0;  // milliseconds of the host, the last time
 };
 
 /// One run, in milliseconds of the GPU.
@@ -69,6 +94,16 @@ struct Workload {
   std::function<Run()> prepare;
   double flops = 0;
 };
+/// A single op: so often between two events, while the host is ahead.
+Run timed_alone(std::function<void()> work) {
+  return [work = std::move(work), timer = std::make_shared<GpuTimer>()] {
+    const int batch = 5;
+    timer->fill();
+    timer->begin();
+    for (int i = 0; i < batch; ++i) work();
+    return timer->milliseconds() / batch;
+  };
+}
 Run timed(std::function<void()> work) {
   return [work = std::move(work), timer = std::make_shared<GpuTimer>()] {
     timer->begin();
@@ -115,7 +150,7 @@ Run convolution(Pass pass, Index channels, Index extent) {
   for (std::size_t i = 0; i < weight.size(); ++i) weight[i] = 0.05f * random.normal(Index(i));
   o->weight = Storage<float, Cuda>(weight);
   o->weight_grad = Storage<float, Cuda>(o->w.weights());
-  return timed([o, pass] {
+  return timed_alone([o, pass] {
     const auto reads = [](const Grid& grid, const Storage<T, Cuda>& from) {
       Feed<T> feed;
       feed.values.lane[0].grid = grid, feed.values.lane[0].x = from.read();
@@ -150,7 +185,8 @@ struct Norm {
 Run norm_forward(Index channels, Index extent) {
   const auto norm = std::make_shared<Norm>(channels);
   const auto values = random_numbers(cube(2, extent, channels).size());
-  return timed([=] { no_grad([&] { return (*norm)(F(cube(2, extent, channels), values)); }); });
+  return timed_alone(
+      [=] { no_grad([&] { return (*norm)(F(cube(2, extent, channels), values)); }); });
 }
 Run norm_backward(Index channels, Index extent) {
   const auto norm = std::make_shared<Norm>(channels);
@@ -161,6 +197,7 @@ Run norm_backward(Index channels, Index extent) {
     const F x(cube(2, extent, channels), values, true);
     const F y = (*norm)(x);
     y.dense().grad->sum = values;  // what comes in
+    timer->fill();
     timer->begin();
     Tape::current()->pull_all({});
     return timer->milliseconds();
@@ -170,7 +207,7 @@ Run dice_and_entropy(Index channels, Index extent) {
   const Grid grid = cube(2, extent, channels);
   const auto values = random_numbers(grid.size());
   const auto labels = std::make_shared<Labels<Cuda>>(random_labels(grid, channels));
-  return timed([=] {
+  return timed_alone([=] {
     const F x(grid, values, true);
     backward(Criterion<Loss>{{Dice::monai(), CrossEntropy{}}}(x, *labels));
   });
@@ -193,6 +230,7 @@ struct Training {
     samples.image = F(grid, random_numbers(grid.size()));
     samples.labels = random_labels(grid, classes);
   }
+  std::string refusal() const { return trainer.replay_refusal(); }
   StepResult step() { return trainer.step(samples, {}, 0.5, 1); }
 };
 Run training(Index cases, Index extent, bool replay) {
@@ -201,7 +239,7 @@ Run training(Index cases, Index extent, bool replay) {
   return timed([t, replay] {
     const StepResult result = t->step();
     require<Error>(result.replayed == replay, "bench_gpu", "the step was ",
-                   result.replayed ? "" : "not ", "replayed");
+                   result.replayed ? "" : "not ", "replayed: ", t->refusal());
   });
 }
 Run optimizer_step() {
@@ -210,7 +248,7 @@ Run optimizer_step() {
   const auto group = std::make_shared<GroupOf<F>>(Role::trained, *net);
   const auto clock = std::make_shared<Clock<Cuda>>(1);
   clock->set({.rate = 1e-6f});
-  return timed([=] {
+  return timed_alone([=] {
     (void)net;
     Sgd{}.step(*group, *clock);
   });
@@ -256,7 +294,7 @@ std::vector<Workload> workloads() {
 /// The median of the runs that fit into a fifth of a second, at least three.
 double median(const Run& run) {
   std::vector<double> taken;
-  for (double total = 0; taken.size() < 3 || (total < 200 && taken.size() < 500);
+  for (double total = 0; taken.size() < 3 || (total < 200 && taken.size() < 50);
        total += taken.back())
     taken.push_back(run());
   std::nth_element(taken.begin(), taken.begin() + std::ptrdiff_t(taken.size() / 2), taken.end());
@@ -266,6 +304,10 @@ const Workload* find(const std::vector<Workload>& all, const std::string& name) 
   for (const Workload& w : all)
     if (w.name == name) return &w;
   return nullptr;
+}
+void say_plans() {
+  for (const std::string& plan : CudnnContext::current(Cuda::stream()).report())
+    std::fprintf(stderr, "plan: %s\n", plan.c_str());
 }
 int serve() {
   const auto all = workloads();
@@ -291,6 +333,7 @@ int serve() {
     }
     std::fflush(stdout);
   }
+  say_plans();
   return 0;
 }
 int peak(const std::string& name) {
@@ -298,6 +341,9 @@ int peak(const std::string& name) {
   const Workload* const w = find(all, name);
   require<ConfigError>(w != nullptr, "bench_gpu", "no workload is named ", name);
   const Run run = w->prepare();
+  run(), run();  // plans are made and checked, which takes memory once
+  Cuda::memory().trim();
+  Cuda::memory().forget_peak();
   run(), run();
   std::printf("%.1f %.1f\n", double(Cuda::memory().peak()) / (1 << 20),
               double(Cuda::memory().held()) / (1 << 20));
@@ -337,7 +383,8 @@ int small_run() {
     options.steps = 5, options.patch = {16, 16, 16}, options.quiet = true;
     options.replay = replay;
     const RunReport report = run(options, cohort, net, Loss{}, make(net), AdamW{});
-    std::printf("%d steps, %d replayed, loss %.3f\n", int(report.steps), int(report.replayed),
+    std::printf("%d steps, %d replayed%s%s, loss %.3f\n", int(report.steps), int(report.replayed),
+                report.replay_refusal.empty() ? "" : ": ", report.replay_refusal.c_str(),
                 report.curve.back().total);
     segment<F>(net, cohort.load(0).image, {.patch = {16, 16, 16}});
   };
@@ -361,7 +408,9 @@ int program(int argc, char** argv) {
   if (mode == "--device") return std::printf("%s\n", Cuda::name(0).c_str()), 0;
   if (mode == "--parity") {
     const bool whole = parity_of<float>("float", 1e-4);
-    return parity_of<Bfloat16>("bfloat16", 2e-2) && whole ? 0 : 1;
+    const bool half = parity_of<Bfloat16>("bfloat16", 2e-2);
+    say_plans();
+    return whole && half ? 0 : 1;
   }
   if (mode == "--serve") return serve();
   if (mode == "--peak" && argc > 2) return peak(argv[2]);

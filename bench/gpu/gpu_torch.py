@@ -20,12 +20,15 @@ import subprocess
 import sys
 import time
 
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), os.pardir))
 try:
     import torch
     import torch.nn as nn
     import torch.nn.functional as F
 except ImportError:
     torch = None
+if torch:
+    from unet_torch import UNet
 
 WIDTHS = (32, 64, 128, 256, 320, 320)
 CLASSES = 3
@@ -51,14 +54,15 @@ class OutOfTime(Exception):
 class Segmed:
     """bench_gpu --serve, asked one name at a time."""
 
-    def __init__(self, program):
-        self.program = program
+    def __init__(self, program, log):
+        self.program, self.log = program, log
         # Libraries for segmed's program that PyTorch must not be given.
         self.environment = dict(os.environ)
         if "SEGMED_LIBRARIES" in os.environ:
             self.environment["LD_LIBRARY_PATH"] = os.environ["SEGMED_LIBRARIES"]
         self.process = subprocess.Popen([program, "--serve"], stdin=subprocess.PIPE,
-                                        stdout=subprocess.PIPE, text=True, env=self.environment)
+                                        stdout=subprocess.PIPE, stderr=log, text=True,
+                                        env=self.environment)
 
     def names(self):
         return subprocess.run([self.program, "--list"], check=True, capture_output=True,
@@ -67,7 +71,7 @@ class Segmed:
     def ask(self, name):
         """Milliseconds and Tflop/s, or a reason why there are none."""
         if self.process is None or self.process.poll() is not None:
-            self.process = Segmed(self.program).process
+            self.process = Segmed(self.program, self.log).process
         self.process.stdin.write(name + "\n")
         self.process.stdin.flush()
         answer = self.process.stdout.readline().strip()
@@ -98,18 +102,38 @@ class Segmed:
 # ---- each function below returns {setting: run}, and a run returns milliseconds of the GPU
 
 
-def timed(work, before=None):
-    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+class Timer:
+    """Between two moments of the GPU's own queue."""
 
-    def run():
-        given = before() if before else ()
-        begin.record()
-        work(*given)
-        end.record()
-        end.synchronize()
-        return begin.elapsed_time(end)
+    def __init__(self):
+        self.begin, self.end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        self.queueing = 0.0  # milliseconds of the host, the last time
 
-    return run
+    def milliseconds(self, work, given=(), batch=1, filled=False):
+        if filled:  # keeps the GPU busy until the host has queued what is to be timed
+            torch.cuda._sleep(int(2e6 * min(20.0, max(0.2, 2 * self.queueing))))  # 2 GHz
+        start = time.perf_counter()
+        self.begin.record()
+        for _ in range(batch):
+            work(*given)
+        self.queueing = 1e3 * (time.perf_counter() - start)
+        self.end.record()
+        self.end.synchronize()
+        return self.begin.elapsed_time(self.end) / batch
+
+
+def timed(work):
+    """A whole network, as it runs."""
+    timer = Timer()
+    return lambda: timer.milliseconds(work)
+
+
+def timed_alone(work, before=None):
+    """A single op, so often between two events, while the host is ahead; after `before`, once."""
+    timer = Timer()
+    if before:
+        return lambda: timer.milliseconds(work, before(), filled=True)
+    return lambda: timer.milliseconds(work, batch=5, filled=True)
 
 
 def formats():
@@ -127,10 +151,10 @@ def convolution(which, channels, extent):
         g = numbers((2, channels, extent, extent, extent), memory)
         w = numbers((channels, channels, 3, 3, 3), memory) * 0.05
         if which == "Conv3dFwd":
-            found[name] = timed(lambda x=x, w=w: F.conv3d(x, w, padding=1))
+            found[name] = timed_alone(lambda x=x, w=w: F.conv3d(x, w, padding=1))
             continue
         wanted = [which == "Conv3dBwdData", which == "Conv3dBwdWeights", False]
-        found[name] = timed(lambda x=x, w=w, g=g, wanted=wanted: torch.ops.aten.convolution_backward(
+        found[name] = timed_alone(lambda x=x, w=w, g=g, wanted=wanted: torch.ops.aten.convolution_backward(
             g, x, w, None, [1] * 3, [1] * 3, [1] * 3, False, [0] * 3, 1, wanted))
     return found
 
@@ -149,12 +173,12 @@ def norm(channels, extent, backward):
             def quiet(forward=forward):
                 with torch.no_grad():
                     forward()
-            found[name] = timed(quiet)
+            found[name] = timed_alone(quiet)
             continue
         x.requires_grad_(True)
         g = torch.randn_like(forward().detach())
         wanted = [x, *layer.parameters()]
-        found[name] = timed(lambda y, wanted=wanted, g=g: torch.autograd.grad(y, wanted, g),
+        found[name] = timed_alone(lambda y, wanted=wanted, g=g: torch.autograd.grad(y, wanted, g),
                             lambda forward=forward: (forward(),))
     return found
 
@@ -176,45 +200,13 @@ def losses(channels, extent):
     labels = torch.randint(0, channels, (2, 1, extent, extent, extent), device="cuda")
     for name, memory in formats():
         x = numbers((2, channels, extent, extent, extent), memory).requires_grad_(True)
-        found[name] = timed(lambda x=x: torch.autograd.grad(dice_ce(x, labels), x))
+        found[name] = timed_alone(lambda x=x: torch.autograd.grad(dice_ce(x, labels), x))
     return found
-
-
-def block(channels_in, channels_out, stride=1):
-    return nn.Sequential(
-        # No bias: the normalisation would take it away again.
-        nn.Conv3d(channels_in, channels_out, 3, stride, 1, bias=False),
-        nn.InstanceNorm3d(channels_out, affine=True),
-        nn.LeakyReLU(0.01, inplace=True),
-        nn.Conv3d(channels_out, channels_out, 3, 1, 1, bias=False),
-        nn.InstanceNorm3d(channels_out, affine=True),
-        nn.LeakyReLU(0.01, inplace=True),
-    )
-
-
-class UNet(nn.Module if torch else object):
-    def __init__(self):
-        super().__init__()
-        pairs = list(zip(WIDTHS, WIDTHS[1:]))
-        self.down = nn.ModuleList([block(1, WIDTHS[0])] + [block(a, b, 2) for a, b in pairs])
-        self.up = nn.ModuleList([nn.ConvTranspose3d(b, a, 2, 2) for a, b in reversed(pairs)])
-        self.back = nn.ModuleList([block(2 * a, a) for a, _ in reversed(pairs)])
-        self.head = nn.Conv3d(WIDTHS[0], CLASSES, 1)
-
-    def forward(self, x):
-        levels = []
-        for stage in self.down:
-            x = stage(x)
-            levels.append(x)
-        levels.pop()
-        for up, stage in zip(self.up, self.back):
-            x = stage(torch.cat((up(x), levels.pop()), 1))
-        return self.head(x)
 
 
 def nets(compiled):
     for name, memory in formats():
-        net = UNet().cuda().to(memory_format=memory)
+        net = UNet(3, WIDTHS, CLASSES).cuda().to(memory_format=memory)
         yield name, memory, net
         if compiled:
             yield name + ", compiled", memory, torch.compile(net)
@@ -259,10 +251,10 @@ def inference(extent, cases, compiled):
 
 
 def optimizer_step():
-    net = UNet().cuda()
+    net = UNet(3, WIDTHS, CLASSES).cuda()
     for p in net.parameters():
         p.grad = torch.randn_like(p) * 1e-6
-    return {"fused": timed(sgd(net).step)}
+    return {"fused": timed_alone(sgd(net).step)}
 
 
 def settings_of(name, compiled):
@@ -285,7 +277,7 @@ def settings_of(name, compiled):
 
 def median_run(run, least=3, milliseconds=200):
     taken = []
-    while len(taken) < least or (sum(taken) < milliseconds and len(taken) < 500):
+    while len(taken) < least or (sum(taken) < milliseconds and len(taken) < 50):
         taken.append(run())
     return statistics.median(taken)
 
@@ -317,9 +309,16 @@ def fastest(settings, left):
     return best, notes
 
 
+def empty_row(name):
+    whole = name.startswith("UNet")
+    how = "its step replayed as a CUDA graph" if "Replayed" in name else "each kernel queued"
+    return {"name": name, "gate": GATES.get(name.split("/")[0]),
+            "ours": "bfloat16, channels last" + (", " + how if whole else "")}
+
+
 def compare(segmed, name, rounds, left, chosen):
     """A row of the table. `chosen`: PyTorch's best setting of each workload so far."""
-    row = {"name": name, "gate": GATES.get(name.split("/")[0])}
+    row = empty_row(name)
     row["segmed_ms"], row["tflops"] = segmed.ask(name)
     if row["segmed_ms"] is None:
         row["note"], row["tflops"] = row["tflops"], None
@@ -354,13 +353,12 @@ def compare(segmed, name, rounds, left, chosen):
 
 
 def torch_peak(name):
-    """MiB of tensors at most, of the better setting of those that are not compiled."""
+    """MiB of tensors at most once all is chosen, of the better setting that is not compiled."""
     found = []
     what, *given = name.split("/")
     make = training if what.startswith("UNetTrain") else inference
     for index, _ in enumerate(formats()):
         torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         settings = make(*(int(g) for g in given), False)
         run = list(settings.values())[index]
@@ -370,32 +368,35 @@ def torch_peak(name):
             settings.pop(next(iter(settings)))
         run()
         run()
+        torch.cuda.reset_peak_memory_stats()
+        run()
+        run()
         found.append((torch.cuda.max_memory_allocated() - before) / 2**20)
         settings = run = None
     return min(found)
 
 
 def table(rows, peaks):
-    lines = ["| workload | PyTorch, ms | setting | segmed, ms | segmed, Tflop/s | ratio (of rounds) "
-             "| gate | holds |", "|---|---|---|---|---|---|---|---|"]
+    lines = ["| workload | PyTorch, ms | its setting | segmed, ms | its setting | segmed, Tflop/s "
+             "| ratio (of rounds) | gate | holds |", "|---|---|---|---|---|---|---|---|---|"]
     held = True
     for row in rows:
         if row["segmed_ms"] is None:
-            lines.append(f"| {row['name']} | | | failed: {row['note']} | | | "
+            lines.append(f"| {row['name']} | | | failed: {row['note']} | {row['ours']} | | | "
                          f"{row['gate'] or ''} | no |")
             held = False
             continue
         rate = f"{row['tflops']:.0f}" if row["tflops"] else ""
         if "ratio" not in row:
             lines.append(f"| {row['name']} | {row.get('note', 'not run')} | | {row['segmed_ms']:.3f} "
-                         f"| {rate} | | {row['gate'] or ''} | not known |")
+                         f"| {row['ours']} | {rate} | | {row['gate'] or ''} | not known |")
             continue
         holds = row["gate"] is None or row["ratio"] >= row["gate"]
         held = held and holds
         low, high = row["ratios"]
         lines.append(
             f"| {row['name']} | {row['torch_ms']:.3f} | {row['setting']} | {row['segmed_ms']:.3f} | "
-            f"{rate} | {row['ratio']:.2f} ({low:.2f} to {high:.2f}) | "
+            f"{row['ours']} | {rate} | {row['ratio']:.2f} ({low:.2f} to {high:.2f}) | "
             f"{row['gate'] or ''} | {'yes' if holds else 'no'} |")
     if peaks:
         lines += ["", "| peak memory of | PyTorch, MiB | segmed, MiB | held, MiB | part | gate | "
@@ -449,26 +450,47 @@ def main():
     signal.signal(signal.SIGALRM, on_alarm)
     if torch:
         torch.backends.cudnn.benchmark = True
-    segmed = Segmed(options.bench)
-    rows, peaks, skipped, chosen = [], {}, [], {}
+    os.makedirs(options.out, exist_ok=True)
+
+    def write(name, text):
+        path = os.path.join(options.out, name)
+        with open(path + ".new", "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(path + ".new", path)
+
+    log = open(os.path.join(options.out, "plans.log"), "w", encoding="utf-8")
+    segmed = Segmed(options.bench, log)
+    rows, peaks, chosen = [], {}, {}
     # What matters most comes first, should the time run out.
     names = sorted((n for n in segmed.names() if options.only in n),
                    key=lambda n: not n.startswith("UNet"))
+    skipped = list(names)
+
+    def publish():
+        """What is known so far: whoever is stopped has it."""
+        text, held = table(rows, peaks)
+        if skipped:
+            text += "\nNot run for want of time: " + ", ".join(skipped) + ".\n"
+        write("speed.md", text)
+        write("speed.json", json.dumps({"rows": rows, "peaks": peaks}, indent=1))
+        return held
+
     for name in names:
         if left() < 10:
-            skipped.append(name)
             continue
         try:
             rows.append(compare(segmed, name, options.rounds, left, chosen))
         except Exception as why:  # pylint: disable=broad-except
-            rows.append({"name": name, "gate": GATES.get(name.split("/")[0]), "segmed_ms": None,
-                         "tflops": None, "note": str(why).splitlines()[0][:200] or str(type(why))})
+            rows.append({**empty_row(name), "segmed_ms": None, "tflops": None,
+                         "note": (str(why).splitlines() or [str(type(why))])[0][:200]})
+        skipped.remove(name)
+        publish()
         print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
         if torch:
             torch.cuda.empty_cache()
     segmed.close()
     for name in PEAKS:
-        if options.only not in name:
+        if options.only not in name or left() < -20:
             continue
         theirs = None
         if torch:
@@ -478,14 +500,8 @@ def main():
                 print(f"{name}: {why}", file=sys.stderr)
             torch.cuda.empty_cache()
         peaks[name] = (segmed.peak(name), theirs)
-    text, held = table(rows, peaks)
-    if skipped:
-        text += "\nNo time was left for: " + ", ".join(skipped) + ".\n"
-    os.makedirs(options.out, exist_ok=True)
-    with open(os.path.join(options.out, "speed.md"), "w", encoding="utf-8") as file:
-        file.write(text)
-    with open(os.path.join(options.out, "speed.json"), "w", encoding="utf-8") as file:
-        json.dump({"rows": rows, "peaks": peaks}, file, indent=1)
+        publish()
+    held = publish()
     known = bool(torch) and not skipped and all(
         "ratio" in row for row in rows if row["gate"] and row["segmed_ms"] is not None) and all(
         theirs is not None for _, theirs in peaks.values())

@@ -43,6 +43,7 @@ struct BudgetOptions {
   segmed::Index steps = 0;
   double minutes = 0;
   std::string out;
+  std::string tuning;
   bool replay = false;
   /// Whether a larger network pays: docs/results.md, "Which network for how long".
   bool is_long() const { return minutes >= 5 || steps >= 2500; }
@@ -77,6 +78,14 @@ struct TrainOptions {
   std::string command_line;
 };
 int train(const TrainOptions& options);
+
+struct TuneOptions {
+  StudyOptions study;
+  BudgetOptions budget;  // of the training to come; `out` is a file
+  std::string policy = "supervised";
+  int engines = 8;
+};
+int tune(const TuneOptions& options);
 
 struct GainOptions {
   StudyOptions study;

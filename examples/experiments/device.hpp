@@ -25,6 +25,16 @@ struct DeviceUnits {
   void (*use)(int number);           // throws DeviceError
   std::string (*title)(int number);  // what the maker calls it; empty: nothing special
   std::string (*numbers)();          // the type of feature maps
+  // What the bits of a training depend on beside its recipe.
+  std::string (*arithmetic)();
+  // How each convolution that was met is computed, a line each; empty where there is no choice.
+  std::vector<std::string> (*plans)();
+  // Convolutions that are met from now on take the fastest of so many engines by the clock; 0: the
+  // first that is right. Throws ConfigError where there is no choice.
+  void (*tune)(int engines);
+  // What tuning found, as JSON, and how it is taken up again; empty: nothing.
+  std::string (*tuning)();
+  void (*use_tuning)(const std::string& table);
 };
 namespace on_cpu {
 extern const DeviceUnits units;

@@ -2,6 +2,8 @@
 #include "device.hpp"
 #include "networks.hpp"
 #include "policies.hpp"
+#include <segmed/backend/convolution_mode.hpp>
+#include <segmed/backend/kernel_table.hpp>
 
 namespace experiments::ON_DEVICE {
 
@@ -44,16 +46,43 @@ static const std::vector<const PolicyEntry*>& table() {
   return all;
 }
 
+static std::string convolutions() {
+  return std::string(name_of(convolution_mode())) + " convolutions";
+}
+
 #if defined(__CUDACC__)
-const DeviceUnits units = {table,     load_model, Cuda::count,
-                           Cuda::use, Cuda::name, [] { return std::string("bfloat16"); }};
+static std::string type_of_maps() { return "bfloat16"; }
+static std::string arithmetic() {
+  const CudnnSwitches may = Cudnn::switches();
+  return Cudnn::machine().text() + ", " + type_of_maps() + ", " + convolutions() +
+         (may.tf32 ? ", TF32" : "") + (may.nondeterministic ? ", nondeterministic" : "");
+}
+static std::vector<std::string> plans() { return CudnnContext::current(Cuda::stream()).report(); }
+static std::string tuning() { return Cudnn::tuning().dump(1); }
+static void use_tuning(const std::string& table) {
+  Cudnn::use_tuning(table.empty() ? TuningTable{}.json() : parse_json(table, "tuning table"));
+}
+const DeviceUnits units = {table,      load_model, Cuda::count, Cuda::use, Cuda::name, type_of_maps,
+                           arithmetic, plans,      Cudnn::tune, tuning,    use_tuning};
 #else
+static std::string arithmetic() { return std::string(kernels().name) + ", " + convolutions(); }
+static void tune(int engines) {
+  require<ConfigError>(engines == 0, "tune",
+                       "which kernels the processor takes follows from shapes alone, so that there "
+                       "is nothing to tune; give --device cuda");
+}
+static void use_tuning(const std::string& table) { tune(int(!table.empty())); }
 const DeviceUnits units = {table,
                            load_model,
                            [] { return 1; },
                            [](int) {},
                            [](int) { return std::string(); },
-                           [] { return std::string("float"); }};
+                           [] { return std::string("float"); },
+                           arithmetic,
+                           [] { return std::vector<std::string>{}; },
+                           tune,
+                           [] { return std::string(); },
+                           use_tuning};
 #endif
 
 }  // namespace experiments::ON_DEVICE

@@ -91,6 +91,7 @@ Json settings_of(const GainOptions& options, const Study& study) {
   json["equal"] = options.equal.empty() ? "minutes" : options.equal;
   if (!options.equal.empty() && options.budget.steps > 0) json["equal_to_m0"] = options.equal;
   if (options.warm_start) json["start"] = "M_0";
+  if (!options.budget.tuning.empty()) json["tuning"] = options.budget.tuning;
   for (const auto& [name, value] : {std::pair{"network", options.study.network},
                                     {"loss", options.study.loss},
                                     {"optimizer", options.study.optimizer},
@@ -244,6 +245,7 @@ int gain(const GainOptions& asked) {
     how.out = folder, how.quiet = options.study.quiet, how.replay = options.budget.replay;
     how.full = study.cases(split.full);
     how.partial = study.hidden(split.partial, run.hide, run.seed);
+    take_tuning(how, options.budget.tuning);
     TrainJob job{{study.cohort(), how}, recipe, how};
     if (base != nullptr && options.warm_start)
       job.start = folder_of({m0, run.seed}) + "/last.safetensors";
@@ -270,6 +272,7 @@ int gain(const GainOptions& asked) {
     if (base != nullptr)
       std::printf("  gain %s", fixed(result.mean_dice() - base->mean_dice(), 4, true).c_str());
     std::printf("\n");
+    for (const auto& line : remarks_on(trained, how.replay)) std::printf("  %s\n", line.c_str());
     all.add(result, GainReport::curve_of(run.policy, run.seed, run.d1, trained), folder);
     if (!ranks().first()) continue;
     all.collect();

@@ -93,6 +93,8 @@ void add_budget(CLI::App& app, BudgetOptions& options) {
   app.add_option("--minutes", options.minutes, "budget of a run in minutes of training")
       ->excludes(steps);
   app.add_option("--out", options.out, "folder for models, predictions and results");
+  app.add_option("--tuning", options.tuning,
+                 "on a GPU: compute convolutions as this file of experiments tune says");
   app.add_flag("--replay", options.replay,
                "on a GPU: queue a training step's kernels as one, where the policy allows it");
 }
@@ -203,6 +205,21 @@ int run(int argc, const char* const* argv) {
   train_app->add_option("--policy", train_options.policy, "how D_1 is used")->capture_default_str();
   train_app->add_option("--resume", train_options.resume, "go on with the run in this folder");
 
+  TuneOptions tune_options;
+  auto* tune_app = app.add_subcommand(
+      "tune", "on a GPU: time cuDNN's engines for the convolutions of a training");
+  tune_app->footer(
+      "experiments tune --data DIR --patch 128,128,128 --out tuning.json\n"
+      "experiments train --data DIR --patch 128,128,128 --tuning tuning.json ...");
+  add_study(*tune_app, tune_options.study);
+  tune_app->add_option("--policy", tune_options.policy, "whose networks")->capture_default_str();
+  tune_app->add_option("--steps", tune_options.budget.steps, "of the training to come");
+  tune_app->add_option("--minutes", tune_options.budget.minutes, "of the training to come");
+  tune_app->add_option("--engines", tune_options.engines, "at most so many for each convolution")
+      ->check(CLI::Range(1, 100))
+      ->capture_default_str();
+  tune_app->add_option("--out", tune_options.budget.out, "the table, a file")->required();
+
   GainOptions gain_options;
   auto* gain_app = app.add_subcommand("gain", "compare M_1 (D_0 and D_1) with M_0 (D_0 alone)");
   gain_app->footer(
@@ -290,6 +307,10 @@ int run(int argc, const char* const* argv) {
   if (*predict_app) return predict(predict_options);
   if (*evaluate_app) return evaluate(evaluate_options);
   if (*report_app) return report(report_options);
+  if (*tune_app) {
+    need(!tune_options.study.data.empty(), "tune", "--data");
+    return tune(tune_options);
+  }
   if (*train_app) {
     if (!train_options.resume.empty()) {
       const auto kept = words_of(train_options.resume);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "session_folder.hpp"
 
+#include <algorithm>
 #include <cctype>
 #include <ctime>
 #include <filesystem>
@@ -53,12 +54,6 @@ void claim_folder(const std::string& out, const Json& settings) {
   }
 }
 
-// What the bits of a training depend on beside its recipe.
-static std::string arithmetic() {
-  if (&units() != &on_cpu::units) return device_in_use().substr(device_in_use().find(", ") + 2);
-  return std::string(kernels().name) + ", " + name_of(convolution_mode()) + " convolutions";
-}
-
 Json environment() {
   char now[32];
   const std::time_t time = std::time(nullptr);
@@ -97,8 +92,44 @@ RunOptions run_options(const Recipe& recipe, std::uint64_t seed) {
   options.card.spacing.assign(recipe.plan.preparation.spacing_mm.begin(),
                               recipe.plan.preparation.spacing_mm.end());
   options.card.normalization = to_json(recipe.plan.preparation.normalization).dump();
-  options.card.arithmetic = arithmetic();
+  options.card.arithmetic = units().arithmetic();
   return options;
+}
+
+void take_tuning(RunOptions& options, const std::string& file) {
+  std::string table;
+  const std::string path = options.out + "/last.safetensors";
+  if (!options.out.empty() && fs::exists(path)) {
+    const Checkpoint point = Checkpoint::read(path);
+    // Made elsewhere, which the run will say.
+    if (point.card.arithmetic != options.card.arithmetic) return;
+    const auto kept = point.texts.find("tuning");
+    if (kept != point.texts.end()) table = kept->second;
+  } else if (!file.empty()) {
+    table = read_bytes(file);
+  }
+  static std::string in_use;
+  if (table != in_use) units().use_tuning(table);
+  in_use = table;
+  if (!table.empty()) options.metadata["tuning"] = table;
+}
+
+std::vector<std::string> remarks_on(const RunReport& report, bool replay) {
+  std::vector<std::string> lines;
+  if (replay)
+    lines.push_back(std::to_string(report.replayed) + " of " + std::to_string(report.steps) +
+                    " steps were replayed" +
+                    (report.replay_refusal.empty() ? "" : ": " + report.replay_refusal));
+  const auto plans = units().plans();
+  const auto is_plain = [](const std::string& plan) {
+    return plan.find(": plain kernels") != std::string::npos;
+  };
+  const auto plain = std::count_if(plans.begin(), plans.end(), is_plain);
+  if (!plans.empty())
+    lines.push_back(std::to_string(plans.size()) + " kinds of convolution, " +
+                    (plain == 0 ? "all by cuDNN" : std::to_string(plain) + " by plain kernels:"));
+  std::copy_if(plans.begin(), plans.end(), std::back_inserter(lines), is_plain);
+  return lines;
 }
 
 std::string estimate(const Recipe& recipe, Index runs, double minutes, Index steps,

@@ -24,6 +24,17 @@ segmed::Json environment();
 /// The training options that follow from a recipe.
 segmed::RunOptions run_options(const Recipe& recipe, std::uint64_t seed);
 
+/// Has the device compute convolutions as the checkpoint in `options.out` says that its run did; a
+/// run that starts takes the table of `file`, unless that is empty, and keeps it in its
+/// checkpoints.
+///
+///   throws   ConfigError for a table of another GPU architecture or version of cuDNN
+void take_tuning(segmed::RunOptions& options, const std::string& file);
+
+/// What a user should know of how a training was computed: whether steps were replayed, and which
+/// convolutions no engine of cuDNN did.
+std::vector<std::string> remarks_on(const segmed::RunReport& report, bool replay);
+
 /// "9 min 20 s of training in 4 runs, about 240 MiB": said before work starts.
 std::string estimate(const Recipe& recipe, segmed::Index runs, double minutes, segmed::Index steps,
                      segmed::Index cases_to_predict, bool with_d1);

@@ -143,6 +143,20 @@ Split Study::split(std::uint64_t seed, Index d1) const {
   return split;
 }
 
+Split Study::training_split() const {
+  Split split = this->split(options_.seed, d1_sizes_.back());
+  if (d0_size() >= 0) return split;
+  split.full.clear();
+  for (const CaseInfo& info : infos_of(cohort_)) {
+    const bool held_out =
+        std::count(split.validation.begin(), split.validation.end(), info.id) > 0 ||
+        std::count(split.partial.begin(), split.partial.end(), info.id) > 0 ||
+        info.part == Part::test || info.part == Part::validation;
+    if (!held_out && info.annotated == cohort_.classes.all()) split.full.push_back(info.id);
+  }
+  return split;
+}
+
 std::vector<LoaderCase> Study::cases(const std::vector<std::string>& ids) const {
   std::vector<LoaderCase> cases;
   for (const auto& id : ids) {

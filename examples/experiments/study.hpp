@@ -41,6 +41,9 @@ class Study {
   const std::vector<std::string>& validation() const { return validation_; }
   /// D_0, D_1 (the `d1` first ones) and D_val of a seed.
   segmed::Split split(std::uint64_t seed, segmed::Index d1) const;
+  /// Likewise, for training one model: without a number for D_0 it holds every case with all
+  /// classes annotated that is not held out.
+  segmed::Split training_split() const;
   /// Cases by id, with all that was annotated.
   std::vector<segmed::LoaderCase> cases(const std::vector<std::string>& ids) const;
   /// Likewise, with what the k-th way of hiding leaves of their labels for a seed.

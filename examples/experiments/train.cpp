@@ -3,6 +3,7 @@
 #include <filesystem>
 
 #include "commands.hpp"
+#include "device.hpp"
 #include "session_folder.hpp"
 #include <segmed/experiment/tables.hpp>
 
@@ -16,18 +17,7 @@ int train(const TrainOptions& options) {
   Study study(options.study);
   const std::string& out = options.budget.out;
   const Index d1 = study.d1_sizes().back();
-  Split split = study.split(options.study.seed, d1);
-  if (study.d0_size() < 0) {  // every case with all classes annotated that is not held out
-    split.full.clear();
-    for (const CaseInfo& info : infos_of(study.cohort())) {
-      const bool held_out =
-          std::count(split.validation.begin(), split.validation.end(), info.id) > 0 ||
-          std::count(split.partial.begin(), split.partial.end(), info.id) > 0 ||
-          info.part == Part::test || info.part == Part::validation;
-      if (!held_out && info.annotated == study.cohort().classes.all())
-        split.full.push_back(info.id);
-    }
-  }
+  const Split split = study.training_split();
   const Recipe recipe =
       recipe_for(options.policy, study.recipe(split.full, options.budget.is_long()));
   const bool with_d1 = !policy_named(options.policy).baseline && !split.partial.empty();
@@ -48,6 +38,7 @@ int train(const TrainOptions& options) {
   settings["d0"] = Json::list(split.full);
   settings["d1"] = Json::list(split.partial);
   settings["validation"] = Json::list(split.validation);
+  if (!options.budget.tuning.empty()) settings["tuning"] = options.budget.tuning;
   settings["arguments"] = options.command_line;
   if (ranks().first()) claim_folder(out, settings);
   ranks().any(false);  // the folder is there
@@ -59,6 +50,7 @@ int train(const TrainOptions& options) {
   how.full = study.cases(split.full);
   how.partial =
       with_d1 ? study.hidden(split.partial, 0, options.study.seed) : std::vector<LoaderCase>{};
+  take_tuning(how, options.budget.tuning);
   const RunReport report = train(options.policy, {{study.cohort(), how}, recipe, how});
   if (!ranks().first()) return report.interrupted ? interrupted : done;
   if (report.interrupted) {
@@ -72,6 +64,8 @@ int train(const TrainOptions& options) {
   manifest["steps"] = report.steps;
   manifest["seconds"] = report.seconds;
   manifest["replayed"] = report.replayed;
+  if (!report.replay_refusal.empty()) manifest["replay_refusal"] = report.replay_refusal;
+  manifest["plans"] = Json::list(units().plans());
   write_text(out + "/manifest.json", manifest.dump(1) + "\n");
   if (!split.validation.empty()) {
     Results results;
@@ -86,6 +80,7 @@ int train(const TrainOptions& options) {
                 fixed(results.runs[0].mean_hd95(), 2).c_str(), int(split.validation.size()),
                 int(report.steps), report.seconds / 60);
   }
+  for (const auto& line : remarks_on(report, how.replay)) std::printf("%s\n", line.c_str());
   for (const CaseFault& fault : report.faults)
     std::fprintf(stderr, "case %d was left out: %s\n", int(fault.index), fault.reason.c_str());
   return study.quarantined() > 0 || !report.faults.empty() ? cases_skipped : done;

@@ -36,16 +36,18 @@ TEST_CASE("ops of teams read and write maps of Bfloat16") {
 }
 TEST_CASE("reductions by teams are those of a plain loop") {
   for (const Index items : {0, 1, 127, 2048, 2049, 9000})
-    for (const Index width : {1, 3, 4, 5, 32, 33}) {
+    for (const Index width : {1, 3, 4, 5, 32, 33, 153, 160, 161}) {
       CAPTURE(items);
       CAPTURE(width);
       const Storage<double, TeamedHost> x(numbers<double>(3 * items, 4));
       const Storage<double, Cpu> y(numbers<double>(3 * items, 4));
+      const Index before = TeamedHost::teams;
       const Parts sums = twice<TeamedHost>([&] {
         return Parts{reduce<TeamedHost>(3, items, width, Powers{x.read(), items, width}).host()};
       });
       CHECK(apart(sums, {reduce<Cpu>(3, items, width, Powers{y.read(), items, width}).host()}) <
             1e-12);
+      CHECK((TeamedHost::teams > before) == (width <= most_team_sums));
     }
 }
 

@@ -94,10 +94,11 @@ TEST_SUITE("backend/cudnn engines") {
     CHECK(first.plan->number == 6);
     CHECK(first.engine.index == 7);
     CHECK(fake.built == std::vector<Index>{1, 2, 3, 5, 6});
-    CHECK(first.refused == std::vector<std::string>{
-                               "engine 3: not admitted", "engine 4: cannot be built",
-                               "engine 5: wants 1099511627776 bytes",
-                               "engine 6 2=14: wrong by 0.500000", "engine 6 2=15: wrong by nan"});
+    std::string refused;
+    for (const CudnnRefusal& one : first.refused) refused += one.engine + ": " + one.why + "\n";
+    CHECK(refused ==
+          "engine 3: not admitted\nengine 4: cannot be built\nengine 5: wants 1099511627776 bytes\n"
+          "engine 6 2=14: wrong by 0.500000\nengine 6 2=15: wrong by nan\n");
 
     const auto fastest = choose_plan<FakePlan>(problem(), fake, 1e-3f, 3);
     REQUIRE(fastest.plan);
@@ -110,6 +111,24 @@ TEST_SUITE("backend/cudnn engines") {
     CHECK_FALSE(choose_plan<FakePlan>(problem(), fake, 1e-3f, 0, &none).plan);
     fake.all.clear();
     CHECK_FALSE(choose_plan<FakePlan>(problem(), fake, 1e-3f).plan);
+  }
+  TEST_CASE("what became of a graph is said in one line") {
+    const Index bad = note(CudnnNote::nondeterministic);
+    Fake fake;
+    for (Index i = 0; i < 3; ++i) fake.all.push_back({.engine = {.index = i, .notes = {bad}}});
+    fake.all.push_back({.engine = {.index = 4}, .builds = false});
+    auto none = choose_plan<FakePlan>(problem(), fake, 1e-3f);
+    CHECK(none.text() ==
+          "plain kernels, since no engine does it; 1 cannot be built, 3 not admitted");
+    fake.all.push_back({.engine = {.index = 40, .knobs = {{2, 3}}}, .milliseconds = 0.125});
+    CHECK(choose_plan<FakePlan>(problem(), fake, 1e-3f).text() ==
+          "engine 40 2=3; before it 1 cannot be built, 3 not admitted");
+    auto timed = choose_plan<FakePlan>(problem(), fake, 1e-3f, 4);
+    timed.checked = false;
+    CHECK(timed.text() ==
+          "engine 40 2=3, unchecked for want of memory, 0.125 ms; before it 1 cannot be built, "
+          "3 not admitted");
+    CHECK(CudnnChoice<FakePlan>{}.text() == "plain kernels, since cuDNN offers no engine");
   }
   TEST_CASE("a tuning table goes through JSON and back") {
     TuningTable table;

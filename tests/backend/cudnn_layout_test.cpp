@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // What surrounds cuDNN, on the host: a loop over strides takes its place.
 #include "cudnn_problem.hpp"
+#include "dense_loop.hpp"
 #include "teamed_host.hpp"
 #include <segmed/autograd/convolution.hpp>
 #include <segmed/autograd/gradient_check.hpp>
@@ -13,119 +14,8 @@
 namespace {
 using namespace made_up;
 
-Index product(const std::vector<Index>& n) {
-  Index all = 1;
-  for (const Index x : n) all *= x;
-  return all;
-}
-std::vector<Index> digits(Index i, const std::vector<Index>& extent) {
-  std::vector<Index> at(extent.size());
-  for (std::size_t a = extent.size(); a-- > 0; i /= extent[a]) at[a] = i % extent[a];
-  return at;
-}
-Index offset(const CudnnTensor& t, const std::vector<Index>& at) {
-  Index i = 0;
-  for (std::size_t a = 0; a < at.size(); ++a) i += at[a] * t.stride[a + 2];
-  return i;
-}
-
-// A graph as cuDNN's documentation describes it, read off the numbers that descriptors are given.
-template <class T>
-void run_graph(const CudnnProblem& p, const CudnnOperands<T>& on) {
-  const CudnnTensor x = p.fine(), w = p.filter(), y = p.coarse();
-  const auto tail = [](const CudnnTensor& t) {
-    return std::vector<Index>(t.extent.begin() + 2, t.extent.end());
-  };
-  const std::vector<Index> xs = tail(x), ws = tail(w), ys = tail(y);
-  const std::vector<Index> before = p.spatial(p.window.padding), after = p.spatial(p.after),
-                           stride = p.spatial(p.window.stride),
-                           dilation = p.spatial(p.window.dilation);
-  REQUIRE(xs.size() == std::size_t(p.axes));
-  REQUIRE(x.extent[0] == y.extent[0]);
-  REQUIRE(w.extent[0] == y.extent[1]);
-  for (std::size_t a = 0; a < xs.size(); ++a) {
-    REQUIRE(before[a] >= 0);
-    REQUIRE(after[a] >= 0);
-    const Index free = xs[a] + before[a] + after[a] - (ws[a] - 1) * dilation[a] - 1;
-    REQUIRE(free >= 0);
-    REQUIRE(free / stride[a] + 1 == ys[a]);
-  }
-  const Index groups = x.extent[1] / w.extent[1], outputs = y.extent[1] / groups;
-  std::vector<double> sums(std::size_t(p.pass == CudnnPass::forward         ? y.size()
-                                       : p.pass == CudnnPass::backward_data ? x.size()
-                                                                            : w.size()));
-  for (Index v = 0; v < product(ys); ++v)
-    for (Index tap = 0; tap < product(ws); ++tap) {
-      const std::vector<Index> to = digits(v, ys), k = digits(tap, ws);
-      std::vector<Index> from(to.size());
-      bool inside = true;
-      for (std::size_t a = 0; a < to.size(); ++a) {
-        from[a] = to[a] * stride[a] + k[a] * dilation[a] - before[a];
-        inside = inside && from[a] >= 0 && from[a] < xs[a];
-      }
-      if (!inside) continue;
-      const Index at_x = offset(x, from), at_w = offset(w, k), at_y = offset(y, to);
-      for (Index n = 0; n < y.extent[0]; ++n)
-        for (Index o = 0; o < y.extent[1]; ++o)
-          for (Index c = 0; c < w.extent[1]; ++c) {
-            const Index in = o / outputs * w.extent[1] + c;
-            const Index i = at_x + n * x.stride[0] + in * x.stride[1];
-            const Index j = at_w + o * w.stride[0] + c * w.stride[1];
-            const Index l = at_y + n * y.stride[0] + o * y.stride[1];
-            if (p.pass == CudnnPass::forward)
-              sums[std::size_t(l)] += double(on.fine[i]) * double(on.filter[j]);
-            else if (p.pass == CudnnPass::backward_data)
-              sums[std::size_t(i)] += double(on.coarse[l]) * double(on.filter[j]);
-            else
-              sums[std::size_t(j)] += double(on.fine[i]) * double(on.coarse[l]);
-          }
-    }
-  T* out = p.pass == CudnnPass::forward         ? on.coarse
-           : p.pass == CudnnPass::backward_data ? on.fine
-                                                : on.filter;
-  for (const double sum : sums) *out++ = T(float(sum));
-}
-
-struct Loop {
-  static int& runs() {
-    static int count = 0;
-    return count;
-  }
-  static CudnnSwitches switches() { return {}; }
-  template <CudnnStored T>
-  static const CudnnProblem* plan(const CudnnProblem& p) {
-    static CudnnProblem kept;
-    kept = p;
-    return &kept;
-  }
-  template <CudnnStored T>
-  static void run(const CudnnProblem& p, const CudnnOperands<T>& on) {
-    for (const T* tensor : {on.fine, on.filter, on.coarse}) REQUIRE(aligned(tensor));
-    run_graph(p, on), ++runs();
-  }
-};
-static_assert(DenseEngine<Loop>);
-
 // As Cuda is: passes over maps by teams, convolutions by a dense engine.
-struct Host : check::TeamedHost {
-  template <class T>
-  static constexpr bool convolves_dense = CudnnStored<T>;
-  template <CudnnStored T>
-  static void gather(const Window& w, const Feed<T>& in, const Wide<T>* weight,
-                     const Sink<T>& out) {
-    write_by<Loop, Host, T>(CudnnPass::forward, w, in, weight, out);
-  }
-  template <CudnnStored T>
-  static void scatter(const Window& w, const Feed<T>& in, const Wide<T>* weight,
-                      const Sink<T>& out) {
-    write_by<Loop, Host, T>(CudnnPass::backward_data, w, in, weight, out);
-  }
-  template <CudnnStored T>
-  static void weigh(const Window& w, const Feed<T>& fine, const Feed<T>& coarse,
-                    Wide<T>* weight_grad) {
-    weigh_by<Loop, Host, T>(w, fine, coarse, weight_grad);
-  }
-};
+struct Host : check::TeamedHost, DenseConvolutions<Host, DenseLoop> {};
 static_assert(Device<Host> && ConvolvesDense<Host, float> && ConvolvesDense<Host, Bfloat16>);
 static_assert(!HasConvolutions<Host, double> && !ConvolvesDense<Cpu, float>);
 
@@ -279,18 +169,18 @@ TEST_SUITE("backend/cudnn layout") {
       for (int mode = 0; mode < Problem::modes; ++mode) {
         CAPTURE(mode);
         const Problem p = Problem::of_mode(mode, w, seed++);
-        const int before = Loop::runs();
+        const int before = DenseLoop::runs();
         check_all<T>(p);
-        CHECK(Loop::runs() == before + 3);
+        CHECK(DenseLoop::runs() == before + 3);
       }
     }
   }
   TEST_CASE("what it cannot say goes to the plain kernels") {
     Window w = window({2, 6, 4, 8, 5}, 6, 2, 2, 0);
     w.fine.depth += 3;
-    const int before = Loop::runs();
+    const int before = DenseLoop::runs();
     check_all<float>({.w = w});
-    CHECK(Loop::runs() == before);
+    CHECK(DenseLoop::runs() == before);
   }
   TEST_CASE("plain tensors are read and written in place, odd addresses are not") {
     const Window w = window({1, 4, 4, 4, 8}, 8, 3, 1, 1);

@@ -86,7 +86,7 @@ TEST_SUITE("backend/cudnn") {
       }
     }
     Cudnn::tf32(false);
-    MESSAGE(CudnnContext::current(Cuda::stream()).report());
+    for (const std::string& line : CudnnContext::current(Cuda::stream()).report()) MESSAGE(line);
   }
   TEST_CASE("what cuDNN cannot say goes to the plain kernels, and doubles do") {
     if (!gpu()) return;
@@ -109,6 +109,9 @@ TEST_SUITE("backend/cudnn") {
     };
     Cudnn::tune(8);
     const Results tuned = run();
+    const auto said = CudnnContext::current(Cuda::stream()).report();
+    REQUIRE(said.size() == 1);
+    CHECK(said[0].find(" ms") != std::string::npos);
     Cudnn::tune(0);
     const Json table = Cudnn::tuning();
     CHECK_FALSE(table.at("graphs").as_array().empty());

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <atomic>
 #include <thread>
 
 #include <doctest/doctest.h>
@@ -115,6 +116,71 @@ TEST_CASE("an arena's addresses are nobody else's until it is left") {
   memory.release(inside, mebi);  // what is held of it stays until it is freed
   memory.trim();
   CHECK(Counting<4>::mapped == mapped - 1);
+}
+
+TEST_CASE("other threads are served beside an open arena, and the device is not waited for") {
+  using Device = Counting<5>;
+  auto& memory = DeviceMemory<Device>::current();
+  void* const before = memory.allocate(mebi);
+  memory.release(before, mebi);
+  auto* const arena = memory.open_arena();
+  const int waits = Device::waits;
+  CHECK(waits == 1);  // of this thread, for all that was asked so far
+  void* const inside = memory.allocate(mebi);
+  void* other = nullptr;
+  std::thread([&] {
+    other = memory.allocate(mebi);
+    memory.release(memory.allocate(mebi), mebi);
+  }).join();
+  CHECK(arena->owns(inside));
+  CHECK_FALSE(arena->owns(other));
+  CHECK(Device::waits == waits);
+  // What a third thread is given the second may still work on, so it waits for the arena's end.
+  std::atomic<bool> served = false;
+  std::thread third([&] {
+    memory.release(memory.allocate(mebi), mebi);
+    served = true;
+  });
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  CHECK_FALSE(served);
+  memory.release(inside, mebi);
+  CHECK(Device::waits == waits);
+  memory.close_arena();
+  third.join();
+  CHECK(served);
+  CHECK(Device::waits == waits + 1);
+  memory.release(other, mebi);
+  memory.leave_arena(arena);
+  memory.trim();
+  CHECK(memory.held() == 0);
+}
+
+TEST_CASE("two threads capture one after the other, and a full pool waits for an arena's end") {
+  using Device = Counting<6>;
+  auto& memory = DeviceMemory<Device>::current();
+  auto* const first = memory.open_arena();
+  memory.release(memory.allocate(40 * mebi), 40 * mebi);
+  Device::most = 0;
+  std::atomic<int> done = 0;
+  std::thread full([&] {
+    CHECK_THROWS_AS(memory.allocate(mebi), MemoryError);
+    ++done;
+  });
+  std::thread second([&] {
+    auto* const arena = memory.open_arena();
+    CHECK(arena != first);
+    memory.close_arena();
+    memory.leave_arena(arena);
+    ++done;
+  });
+  std::this_thread::sleep_for(std::chrono::milliseconds(50));
+  CHECK(done == 0);
+  memory.close_arena();
+  full.join();
+  second.join();
+  CHECK(done == 2);
+  memory.leave_arena(first);
+  CHECK(memory.held() == 0);
 }
 
 TEST_SUITE_END();

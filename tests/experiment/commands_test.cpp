@@ -108,10 +108,26 @@ TEST_SUITE("experiment/commands") {
     CHECK((said.find("built without CUDA") != said.npos ||
            said.find("there is no GPU 99") != said.npos));
     CHECK_MESSAGE(here.run(train + "--device cpu --replay") == 0, here.said());
+    CHECK(here.said().find("0 of 2 steps were replayed: the device cannot") != said.npos);
     const Json made =
         parse_json(read_bytes((here.folder / "model/manifest.json").string()), "manifest");
     CHECK(made.at("device").as_string() == "cpu");
     CHECK(made.at("replayed").as_number() == 0);
+    CHECK(made.at("replay_refusal").as_string() == "the device cannot");
+    // What was computed in another way is not gone on with.
+    CHECK(here.run(train + "--device cpu --replay", "env SEGMED_CONV=direct") == 2);
+    CHECK(here.said().find("direct convolutions, so its bits would differ") != said.npos);
+  }
+  TEST_CASE("the processor has nothing to tune, and says so") {
+    const Workplace here;
+    if (!here.with_cohort()) return;
+    CHECK(here.run("tune --data data --out table.json --device cpu" + small) == 2);
+    CHECK(here.said().find("there is nothing to tune; give --device cuda") != std::string::npos);
+    CHECK_FALSE(fs::exists(here.folder / "table.json"));
+    write_text((here.folder / "table.json").string(), "{}");
+    CHECK(here.run("train --data data --steps 2 --tuning table.json --device cpu --out model" +
+                   small) == 2);
+    CHECK(here.said().find("there is nothing to tune") != std::string::npos);
   }
   TEST_CASE("a comparison sweeps sizes and ways of hiding, warm, and is extended by a seed") {
     const Workplace here;

@@ -34,61 +34,6 @@ double mean_loss(const RunReport& report, std::size_t first, std::size_t last) {
 
 TEST_SUITE_BEGIN("semi/cuda");
 
-TEST_CASE("a GPU that is not there cannot be chosen") {
-  CHECK_THROWS_AS(Cuda::use(-1), DeviceError);
-  CHECK_THROWS_AS(Cuda::use(Cuda::count()), DeviceError);
-}
-
-TEST_CASE("numbers come back from the GPU, those that travelled ahead too") {
-  if (!with_gpu()) return;
-  const std::vector<float> numbers = {1, 2, 3, 4};
-  const Storage<float, Cuda> there(numbers);
-  CHECK(there.clone().host() == numbers);
-  auto* const pinned = static_cast<float*>(Cuda::allocate_host(4 * sizeof(float)));
-  for (int round = 0; round < 100; ++round) {
-    for (int i = 0; i < 4; ++i) pinned[i] = float(10 * round + i);
-    Storage<float, Cuda> ahead(4, Uninitialized{});
-    Cuda::copy_ahead(ahead.write(), pinned, 4 * sizeof(float));
-    Cuda::join_copies();
-    const auto arrived = ahead.host();
-    CHECK(arrived[0] == float(10 * round));
-    CHECK(arrived[3] == float(10 * round + 3));
-  }
-  Cuda::finish_copies();
-  Cuda::release_host(pinned);
-}
-
-TEST_CASE("memory is used again and counted") {
-  if (!with_gpu()) return;
-  auto& memory = Cuda::memory();
-  const std::size_t before = memory.used();
-  void* const first = Cuda::allocate(1 << 20);
-  CHECK(memory.used() == before + (1 << 20));
-  Cuda::release(first, 1 << 20);
-  CHECK(Cuda::allocate(1 << 20) == first);
-  Cuda::release(first, 1 << 20);
-  CHECK_THROWS_AS(Cuda::allocate(std::size_t(1) << 50), MemoryError);
-}
-
-TEST_CASE("a graph does its work again, and nothing while it is captured") {
-  if (!with_gpu()) return;
-  Storage<float, Cuda> sum(1000, 0), one(1000, 1);
-  {
-    const auto graph = CudaGraph::captured([&] {
-      Storage<float, Cuda> two(1000, 1);
-      two.add(one);
-      sum.add(two);
-    });
-    CHECK(sum.host()[999] == 0);
-    for (int i = 0; i < 5; ++i) graph.launch();
-    CHECK(sum.host()[999] == 10);
-  }
-  // What cannot be captured throws, and the stream works on.
-  CHECK_THROWS_AS(CudaGraph::captured([&] { sum.host(); }), DeviceError);
-  sum.add(one);
-  CHECK(sum.host()[0] == 11);
-}
-
 TEST_CASE("a network learns on maps of float and of Bfloat16 as on the processor") {
   if (!with_gpu()) return;
   auto host = net_of<Features<3, float, Cpu>>();

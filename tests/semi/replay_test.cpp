@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Runs on a device that fetches batches ahead and replays steps, beside the same runs on one that
 // does neither.
-#include "../backend/recording_host.hpp"
+#include "../backend/host_gpu.hpp"
 #include "policy_trial.hpp"
 #include <segmed/losses/partial.hpp>
 #include <segmed/semi/marginal_training.hpp>
@@ -15,6 +15,8 @@ using GNet = UNet<UNetParts<G>>;
 static_assert(HasGraphs<RecordingHost>);
 static_assert(!HasGraphs<Cpu>);
 static_assert(!CopiesAhead<Cpu>);
+
+static_assert(HasGraphs<fake::HostGpu>);
 
 GNet gpu_net(std::uint64_t seed = 1) {
   return GNet(
@@ -63,7 +65,28 @@ TEST_CASE("replayed steps end with the bits of steps that were not") {
   const RunReport report = trained(replayed, options, Supervised{});
   CHECK(report.steps == 8);
   CHECK(report.replayed == 6);
+  CHECK(report.replay_refusal == "");
   CHECK(weights_of(replayed) == weights_of(plain));
+}
+
+TEST_CASE(
+    "steps of teams and dense convolutions, on maps of Bfloat16, are replayed with the same bits") {
+  using T = Features<3, Bfloat16, fake::HostGpu>;
+  using TNet = UNet<UNetParts<T>>;
+  const auto trained_weights = [](bool replay) {
+    TNet net({.classes = 3, .widths = {4, 8}, .encoder_convs = 1, .decoder_convs = 1});
+    auto options = small_steps(4);
+    options.replay = replay;
+    const RunReport report = run(options, small_cohort(), net, Loss{}, Supervised{}, Sgd{});
+    CHECK(report.replayed == (replay ? 2 : 0));
+    CHECK(report.replay_refusal == "");
+    return weights_of(net);
+  };
+  const Index teams = check::TeamedHost::teams, graphs = fake::RecordedLoop::runs();
+  const auto plain = trained_weights(false);
+  CHECK(trained_weights(true) == plain);
+  CHECK(check::TeamedHost::teams > teams);
+  CHECK(fake::RecordedLoop::runs() > graphs);
 }
 
 TEST_CASE("the device's own memory is the run's, and nothing of it is left") {
@@ -101,26 +124,31 @@ TEST_CASE("partly annotated samples are replayed while their annotated sets stay
   CHECK(weights_of(replayed) == weights_of(plain));
 }
 
-TEST_CASE("a step that cannot be replayed runs as ever") {
-  const auto check = [](auto policy) {
+TEST_CASE("a step that cannot be replayed runs as ever, and the report says why") {
+  const auto check = [](auto policy, const char* why) {
     GNet plain = gpu_net(), asked = gpu_net();
     auto options = small_steps(5);
-    trained(plain, options, policy);
+    CHECK(trained(plain, options, policy).replay_refusal == "");
     options.replay = true;
-    CHECK(trained(asked, options, policy).replayed == 0);
+    const RunReport report = trained(asked, options, policy);
+    CHECK(report.replayed == 0);
+    CHECK(report.replay_refusal == why);
     CHECK(weights_of(asked) == weights_of(plain));
   };
-  check(Noisy{});
-  check(Looking{});
+  check(Noisy{}, "the step draws random numbers");
+  check(Looking{}, "segmed: fake: to wait cannot be captured");
   GNet net = gpu_net();
-  check(MeanTeacher<GNet>{{net}});
+  check(MeanTeacher<GNet>{{net}},
+        "the policy does not say that its terms are computed by kernels alone");
 }
 
-TEST_CASE("a device without graphs ignores the wish") {
+TEST_CASE("a device without graphs says so") {
   Net net = small_net();
   auto options = small_steps(3);
   options.replay = true;
-  CHECK(run(options, small_cohort(), net, Loss{}, Supervised{}, AdamW{}).replayed == 0);
+  const RunReport report = run(options, small_cohort(), net, Loss{}, Supervised{}, AdamW{});
+  CHECK(report.replayed == 0);
+  CHECK(report.replay_refusal == "the device cannot");
 }
 
 TEST_SUITE_END();

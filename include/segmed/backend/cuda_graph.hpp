@@ -39,11 +39,8 @@ class CudaGraph {
     return *this;
   }
   ~CudaGraph() {
-    if (executable_) {
-      CudaRuntime::Driver::idle();  // it may still run
-      static_cast<void>(cudaGraphExecDestroy(executable_));
-    }
-    if (arena_) CudaRuntime::memory().leave_arena(arena_);
+    if (arena_) CudaRuntime::memory().leave_arena(arena_);  // and it runs no more
+    if (executable_) static_cast<void>(cudaGraphExecDestroy(executable_));
   }
   /// Queues all of it.
   void launch() const {
@@ -60,33 +57,37 @@ class CudaGraph {
     explicit Capture(CudaGraph& graph) {
       require<DeviceError>(CudaRuntime::memory().pooled(), "CUDA graph",
                            "SEGMED_GPU_POOL=off gives no addresses that stay");
-      CudaRuntime::synchronize();
       graph.arena_ = CudaRuntime::memory().open_arena();
+      CudaRuntime::begin_capture();
       // Other threads, such as those that prepare batches, may go on as they like.
       const cudaError_t status =
           cudaStreamBeginCapture(CudaRuntime::stream(), cudaStreamCaptureModeThreadLocal);
-      if (status != cudaSuccess) CudaRuntime::memory().close_arena();
+      if (status != cudaSuccess) close();
       CudaRuntime::check(status, "cudaStreamBeginCapture");
-      CudaRuntime::capturing() = true;
     }
     ~Capture() {
       if (!CudaRuntime::capturing()) return;
-      CudaRuntime::capturing() = false;
-      CudaRuntime::memory().close_arena();
       cudaGraph_t unwanted = nullptr;
       static_cast<void>(cudaStreamEndCapture(CudaRuntime::stream(), &unwanted));
       if (unwanted) static_cast<void>(cudaGraphDestroy(unwanted));
       static_cast<void>(cudaGetLastError());
+      close();
     }
     Capture(const Capture&) = delete;
     Capture& operator=(const Capture&) = delete;
     cudaGraph_t ended() const {
-      CudaRuntime::capturing() = false;
-      CudaRuntime::memory().close_arena();
       cudaGraph_t graph = nullptr;
-      CudaRuntime::check(cudaStreamEndCapture(CudaRuntime::stream(), &graph),
-                         "cudaStreamEndCapture");
+      const cudaError_t status = cudaStreamEndCapture(CudaRuntime::stream(), &graph);
+      close();
+      CudaRuntime::check(status, "cudaStreamEndCapture");
       return graph;
+    }
+
+   private:
+    // Only now may other threads wait for the device again.
+    static void close() {
+      CudaRuntime::end_capture();
+      CudaRuntime::memory().close_arena();
     }
   };
 

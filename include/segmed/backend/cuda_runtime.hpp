@@ -77,11 +77,11 @@ class CudaRuntime {
       static_cast<void>(cudaFree(p));
     }
     static void idle() noexcept {
-      if (capturing()) return;
+      if (captures() > 0) return;
       static_cast<void>(cudaSetDevice(chosen()));  // a thread that only frees was bound to none
       static_cast<void>(cudaDeviceSynchronize());
     }
-    static bool may_unmap() { return !capturing(); }
+    static bool may_unmap() { return captures() == 0; }
     static std::size_t available() {
       std::size_t free = 0, total = 0;
       if (cudaMemGetInfo(&free, &total) != cudaSuccess) static_cast<void>(cudaGetLastError());
@@ -113,32 +113,64 @@ class CudaRuntime {
     return p;
   }
   static void release_host(void* p) noexcept { static_cast<void>(cudaFreeHost(p)); }
-  /// A copy from `allocate_host`'s memory beside the work that this thread queues from now on, and
-  /// after all that it has queued.
-  static void copy_ahead(void* to, const void* from, std::size_t bytes) {
-    if (bytes == 0) return;
-    Transfers& transfers = Transfers::own();
-    transfers.after(stream());
-    check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, transfers.stream),
-          "cudaMemcpyAsync");
-  }
-  /// What this thread queues from now on comes after its copies so far.
-  static void join_copies() { Transfers::own().before(stream()); }
-  /// Waits until the host's memory may be written again.
-  static void finish_copies() {
-    check(cudaStreamSynchronize(Transfers::own().stream), "cudaStreamSynchronize");
-  }
+  /// Copies from `allocate_host`'s memory beside the work that the calling thread queues: a stream
+  /// of their own, which nobody else waits for.
+  class Transfers {
+   public:
+    Transfers() {
+      CudaRuntime::stream();
+      check(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreate");
+      check(cudaEventCreateWithFlags(&queued_, cudaEventDisableTiming), "cudaEventCreate");
+      check(cudaEventCreateWithFlags(&arrived_, cudaEventDisableTiming), "cudaEventCreate");
+    }
+    /// Waits for the copies.
+    ~Transfers() {
+      static_cast<void>(cudaStreamSynchronize(stream_));
+      static_cast<void>(cudaEventDestroy(queued_));
+      static_cast<void>(cudaEventDestroy(arrived_));
+      static_cast<void>(cudaStreamDestroy(stream_));
+    }
+    Transfers(const Transfers&) = delete;
+    Transfers& operator=(const Transfers&) = delete;
+
+    /// After all work that this thread has queued, before none.
+    void copy(void* to, const void* from, std::size_t bytes) {
+      if (bytes == 0) return;
+      check(cudaEventRecord(queued_, CudaRuntime::stream()), "cudaEventRecord");
+      check(cudaStreamWaitEvent(stream_, queued_, 0), "cudaStreamWaitEvent");
+      check(cudaMemcpyAsync(to, from, bytes, cudaMemcpyHostToDevice, stream_), "cudaMemcpyAsync");
+    }
+    /// What this thread queues from now on comes after the copies so far.
+    void join() {
+      check(cudaEventRecord(arrived_, stream_), "cudaEventRecord");
+      check(cudaStreamWaitEvent(CudaRuntime::stream(), arrived_, 0), "cudaStreamWaitEvent");
+    }
+    /// Waits until the host's memory may be written again.
+    void finish() { check(cudaStreamSynchronize(stream_), "cudaStreamSynchronize"); }
+
+   private:
+    cudaStream_t stream_ = nullptr;
+    cudaEvent_t queued_ = nullptr, arrived_ = nullptr;
+  };
 
   /// Whether this thread's work is written down instead of done; see backend/cuda_graph.hpp.
-  static bool& capturing() {
-    thread_local bool now = false;
-    return now;
-  }
+  static bool capturing() { return captures_here(); }
+  static void begin_capture() { captures_here() = true, ++captures(); }
+  static void end_capture() { captures_here() = false, --captures(); }
 
  private:
   static std::atomic<int>& chosen() {
     static std::atomic<int> ordinal = 0;
     return ordinal;
+  }
+  /// How many threads capture now.
+  static std::atomic<int>& captures() {
+    static std::atomic<int> all = 0;
+    return all;
+  }
+  static bool& captures_here() {
+    thread_local bool now = false;
+    return now;
   }
   static bool bind() {
     if (chosen() != 0) check(cudaSetDevice(chosen()), "cudaSetDevice");
@@ -156,38 +188,6 @@ class CudaRuntime {
     }
     return where.type == cudaMemoryTypeDevice;
   }
-
-  /// A thread's second stream.
-  struct Transfers {
-    cudaStream_t stream = nullptr;
-    cudaEvent_t queued = nullptr, arrived = nullptr;
-
-    static Transfers& own() {
-      thread_local Transfers transfers;
-      return transfers;
-    }
-    Transfers() {
-      CudaRuntime::stream();
-      check(cudaStreamCreateWithFlags(&stream, cudaStreamNonBlocking), "cudaStreamCreate");
-      check(cudaEventCreateWithFlags(&queued, cudaEventDisableTiming), "cudaEventCreate");
-      check(cudaEventCreateWithFlags(&arrived, cudaEventDisableTiming), "cudaEventCreate");
-    }
-    ~Transfers() {
-      static_cast<void>(cudaEventDestroy(queued));
-      static_cast<void>(cudaEventDestroy(arrived));
-      static_cast<void>(cudaStreamDestroy(stream));
-    }
-    Transfers(const Transfers&) = delete;
-    Transfers& operator=(const Transfers&) = delete;
-    void after(cudaStream_t other) const {
-      check(cudaEventRecord(queued, other), "cudaEventRecord");
-      check(cudaStreamWaitEvent(stream, queued, 0), "cudaStreamWaitEvent");
-    }
-    void before(cudaStream_t other) const {
-      check(cudaEventRecord(arrived, stream), "cudaEventRecord");
-      check(cudaStreamWaitEvent(other, arrived, 0), "cudaStreamWaitEvent");
-    }
-  };
 };
 
 }  // namespace segmed

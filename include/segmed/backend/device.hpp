@@ -31,16 +31,17 @@ concept Device = requires(std::size_t bytes, void* to, const void* from, Index n
   D::synchronize();
 };
 
-/// A device that fetches from the host's memory while it computes: `copy_ahead` from memory that
-/// `allocate_host` gave, `join_copies` before what was fetched is used, `finish_copies` before the
-/// host's memory is written again.
+/// A device that fetches from the host's memory while it computes. `D::Transfers` copies from
+/// memory that `allocate_host` gave: `join` before what was fetched is used, `finish` before the
+/// host's memory is written again. Its destructor waits for its copies.
 template <class D>
-concept CopiesAhead = Device<D> && requires(std::size_t bytes, void* to, const void* from) {
+concept CopiesAhead = Device<D> &&
+    requires(std::size_t bytes, void* to, const void* from, typename D::Transfers& by) {
   { D::allocate_host(bytes) } -> std::same_as<void*>;
   D::release_host(to);
-  D::copy_ahead(to, from, bytes);
-  D::join_copies();
-  D::finish_copies();
+  by.copy(to, from, bytes);
+  by.join();
+  by.finish();
 };
 
 }  // namespace segmed

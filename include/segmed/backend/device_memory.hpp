@@ -3,12 +3,14 @@
 // they are asked for, not when the device comes to it, which is right as long as one thread queues
 // the device's work: what is given out again is used after all that used it before.
 #pragma once
+#include <atomic>
+#include <condition_variable>
 #include <cstdio>
 #include <cstdlib>
 #include <limits>
 #include <memory>
+#include <mutex>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include <segmed/backend/memory.hpp>
@@ -72,6 +74,11 @@ struct DeviceRegions {
 };
 
 /// All memory of a device: a pool, and beside it arenas, whose addresses nobody else is given.
+///
+/// While a thread has an arena open, its work is being written down, and until that has ended the
+/// device must not be waited for. Other threads are served from the pool; the device has done all
+/// that was asked of it when the arena was opened, so the first of them need not wait. One that
+/// would have to waits for the arena to be closed.
 template <class Driver>
 class DeviceMemory {
   using Regions = DeviceRegions<Driver>;
@@ -89,10 +96,11 @@ class DeviceMemory {
   /// Throws MemoryError.
   void* allocate(std::size_t bytes) {
     if (bytes == 0) return nullptr;
-    const std::lock_guard lock(mutex_);
-    enter();
+    std::unique_lock lock(mutex_);
+    enter(lock);
     void* p = taken(bytes);
-    if (!p && pooled_ && Driver::may_unmap()) {  // what left arenas held
+    if (!p && pooled_ && !mine()) {  // what left arenas held
+      closed(lock);
       clear_arenas();
       pool_.trim();
       p = taken(bytes);
@@ -103,8 +111,8 @@ class DeviceMemory {
   }
   void release(void* p, std::size_t bytes) noexcept {
     if (!p) return;
-    const std::lock_guard lock(mutex_);
-    enter();
+    std::unique_lock lock(mutex_);
+    enter(lock);
     used_ -= bytes;
     if (!pooled_) return Regions::unmap(static_cast<std::byte*>(p), bytes);
     for (auto arena = arenas_.begin(); arena != arenas_.end(); ++arena) {
@@ -114,28 +122,38 @@ class DeviceMemory {
     }
     pool_.release(p, bytes);
   }
-  /// From now on memory is given from a new arena; null ends that.
+  /// Waits for the device, and from now on gives this thread memory from a new arena.
   Arena* open_arena() {
-    const std::lock_guard lock(mutex_);
+    std::unique_lock lock(mutex_);
+    closed(lock);
+    Driver::idle();
+    last_ = 0;
     clear_arenas();
     if (pooled_) pool_.trim();  // the arena will need as much as lies idle there
     arenas_.push_back(std::make_unique<Arena>());
+    owner_ = this_thread();
     return arena_ = arenas_.back().get();
   }
   void close_arena() {
     const std::lock_guard lock(mutex_);
     arena_ = nullptr;
+    closed_.notify_all();
   }
-  /// Nobody uses the arena's addresses any more but those that hold memory of it.
+  /// Nobody uses the arena's addresses any more but those that hold memory of it. Waits for the
+  /// device, which may still do so.
   void leave_arena(Arena* arena) {
-    const std::lock_guard lock(mutex_);
-    if (arena_ == arena) arena_ = nullptr;
+    std::unique_lock lock(mutex_);
+    if (arena_ == arena) arena_ = nullptr, closed_.notify_all();
+    closed(lock);
+    Driver::idle();
     left_.push_back(arena);
     clear_arenas();
   }
   /// Gives back what nobody uses.
   void trim() {
-    const std::lock_guard lock(mutex_);
+    std::unique_lock lock(mutex_);
+    closed(lock);
+    if (mine()) return;
     clear_arenas();
     pool_.trim();
   }
@@ -165,15 +183,31 @@ class DeviceMemory {
   void* taken(std::size_t bytes) {
     try {
       if (!pooled_) return Regions::map(bytes);
-      return (arena_ ? *arena_ : pool_).allocate(bytes);
+      return (mine() ? *arena_ : pool_).allocate(bytes);
     } catch (const typename Regions::Shortage&) {
       return nullptr;
     }
   }
+  /// A number that no other thread has had, which an id of the system may be.
+  static Index this_thread() {
+    static std::atomic<Index> count = 0;
+    thread_local const Index mine = ++count;
+    return mine;
+  }
+  /// Whether this thread has an arena open.
+  bool mine() const { return arena_ && owner_ == this_thread(); }
+  /// Waits until no other thread has one open.
+  void closed(std::unique_lock<std::mutex>& lock) {
+    closed_.wait(lock, [&] { return !arena_ || mine(); });
+  }
   /// Another thread may have queued work on what is given out again: that is waited for.
-  void enter() noexcept {
-    const auto me = std::this_thread::get_id();
-    if (last_ != std::thread::id() && last_ != me) Driver::idle();
+  void enter(std::unique_lock<std::mutex>& lock) {
+    if (mine()) return;  // nobody else has its addresses, and what it frees it no longer uses
+    const Index me = this_thread();
+    if (last_ != 0 && last_ != me) {
+      closed(lock);
+      Driver::idle();
+    }
     last_ = me;
   }
   void clear_arenas() {
@@ -204,11 +238,12 @@ class DeviceMemory {
   }
 
   mutable std::mutex mutex_;
+  std::condition_variable closed_;
   Arena pool_;
   std::vector<std::unique_ptr<Arena>> arenas_;
   std::vector<Arena*> left_;
-  Arena* arena_ = nullptr;  // from which memory is given now, if not from the pool
-  std::thread::id last_;
+  Arena* arena_ = nullptr;      // from which memory is given now, if not from the pool, and to whom
+  Index owner_ = 0, last_ = 0;  // threads; 0: none
   std::size_t used_ = 0, peak_ = 0;
   bool pooled_ = true;
 };

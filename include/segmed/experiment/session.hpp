@@ -219,7 +219,8 @@ class RunSession {
     require<ConfigError>(
         point.card.arithmetic == options_.card.arithmetic, "run", path(), ": was made with ",
         point.card.arithmetic, ", this run uses ", options_.card.arithmetic,
-        ", so its bits would differ; set SEGMED_ISA and SEGMED_CONV as they were or start anew");
+        ", so its bits would differ; go on where it was made, with SEGMED_ISA and SEGMED_CONV as "
+        "they were, or start anew");
     learner_.load(point);
     report_.seconds = point.state.seconds;
     const Json curve = parse_json(point.text("run.curve"), path());
@@ -305,6 +306,7 @@ RunReport RunSession<F>::run() {
   report_.interrupted = now.used < 1;
   report_.steps = learner_.step();
   report_.seconds = watch_.seconds();
+  report_.replay_refusal = learner_.replay_refusal();
   report_.faults = options_.ranks.alone() ? store_->faults() : faults();
   check_same("at the end");
   if (writes) save();

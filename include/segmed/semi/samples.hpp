@@ -10,6 +10,22 @@
 
 namespace segmed {
 
+/// How copies go to a device: on one that copies ahead beside its work, else at once.
+template <class D>
+struct UploadsOf {
+  struct type {
+    void copy(void* to, const void* from, std::size_t bytes) { D::copy(to, from, bytes); }
+    void join() {}
+    void finish() {}
+  };
+};
+template <CopiesAhead D>
+struct UploadsOf<D> {
+  using type = typename D::Transfers;
+};
+template <class D>
+using Uploads = typename UploadsOf<D>::type;
+
 /// Numbers on the host that a device fetches, kept from batch to batch.
 template <class T, Device D>
 class HostBuffer {
@@ -33,13 +49,10 @@ class HostBuffer {
     room_ = size;
     return data_;
   }
-  /// A copy on the device; on one that copies ahead, to be joined.
-  Storage<T, D> uploaded() const {
+  /// A copy on the device, to be joined.
+  Storage<T, D> uploaded(Uploads<D>& by) const {
     Storage<T, D> copy(Index(size_), Uninitialized{});
-    if constexpr (CopiesAhead<D>)
-      D::copy_ahead(copy.write(), data_, sizeof(T) * size_);
-    else
-      D::copy(copy.write(), data_, sizeof(T) * size_);
+    by.copy(copy.write(), data_, sizeof(T) * size_);
     return copy;
   }
 
@@ -88,12 +101,18 @@ class HostBatch {
     }
     std::copy(annotated_.begin(), annotated_.end(), sets_.resize(annotated_.size()));
   }
-  /// On the device; on one that copies ahead, to be joined before it is used.
-  Samples<F> uploaded() const {
+  /// On the device, to be joined. Where one part of them fails, nothing is copied any more.
+  Samples<F> uploaded(Uploads<D>& by) const {
     Samples<F> samples;
-    samples.image = F(grid_, image_.uploaded());
-    if (strong_.size() > 0) samples.strong = F(grid_, strong_.uploaded());
-    samples.labels = {grid_.with_channels(1), labels_.uploaded(), annotated_, sets_.uploaded()};
+    try {
+      samples.image = F(grid_, image_.uploaded(by));
+      if (strong_.size() > 0) samples.strong = F(grid_, strong_.uploaded(by));
+      samples.labels = {grid_.with_channels(1), labels_.uploaded(by), annotated_,
+                        sets_.uploaded(by)};
+    } catch (...) {
+      by.finish();
+      throw;
+    }
     samples.cases = cases_;
     return samples;
   }
@@ -125,24 +144,23 @@ class SampleStream {
   SampleStream& operator=(const SampleStream&) = delete;
   ~SampleStream() {
     if (worker_.joinable()) worker_.join();
-    arrive();  // before its memory is anybody else's
   }
 
   /// The samples of a step. Throws what the loader throws, perhaps two steps early.
   Samples<F> at(Index step) {
     if constexpr (!CopiesAhead<D>) {
       batch_[0].fill(loader_.batch(step));
-      return batch_[0].uploaded();
+      return batch_[0].uploaded(uploads_);
     } else {
+      wait();
       if (travelling_ != step) {  // the first step, or not the next one
-        wait();
-        arrive();
+        uploads_.finish();
         fetch(step);
       }
+      travelling_ = -1;
       Samples<F> samples = std::move(next_);
-      D::join_copies();
-      wait();
-      D::finish_copies();  // of this step: the worker writes where they came from
+      uploads_.join();
+      uploads_.finish();  // the worker writes where they came from
       fetch(step + 1);
       worker_ = std::thread([this, step] {
         try {
@@ -158,21 +176,14 @@ class SampleStream {
  private:
   HostBatch<F>& slot(Index step) { return batch_[std::size_t(step % 2)]; }
   void lay_out(Index step) {
+    laid_out_ = -1;
     slot(step).fill(loader_.batch(step));
     laid_out_ = step;
   }
   void fetch(Index step) {
-    travelling_ = -1;
     if (laid_out_ != step) lay_out(step);
-    next_ = slot(step).uploaded();
+    next_ = slot(step).uploaded(uploads_);
     travelling_ = step;
-  }
-  void arrive() noexcept {
-    if constexpr (CopiesAhead<D>)
-      if (travelling_ >= 0) try {
-          D::finish_copies();
-        } catch (const Error&) {  // then nothing is copied any more
-        }
   }
   void wait() {
     if (worker_.joinable()) worker_.join();
@@ -182,6 +193,7 @@ class SampleStream {
   Loader loader_;
   HostBatch<F> batch_[2];  // of even and of odd steps
   Samples<F> next_;        // of step travelling_
+  Uploads<D> uploads_;     // destroyed before what it copies from and to
   Index travelling_ = -1, laid_out_ = -1;
   std::thread worker_;
   std::exception_ptr failure_;

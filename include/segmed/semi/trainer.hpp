@@ -40,6 +40,8 @@ class Learner {
   virtual void start_round(Round<F>& round) = 0;
   /// Logits of the network to predict with.
   virtual F predict(const F& image) const = 0;
+  /// Why steps are not replayed, where that was asked for; empty: they are.
+  virtual std::string replay_refusal() const = 0;
   /// Steps done.
   Index step() const { return step_; }
   /// A number that tells other weights, of the policy's networks too, or another step.
@@ -114,6 +116,11 @@ class Trainer final : public Learner<typename Net::Features> {
         gradients_(trained_, ranks) {
     if constexpr (can_replay)
       if (replay && ranks.alone()) replay_.emplace();
+    if (replay)
+      refusal_ = !HasGraphs<D> ? "the device cannot"
+                 : !replays ? "the policy does not say that its terms are computed by kernels alone"
+                 : ranks.alone() ? ""
+                                 : "several ranks train together";
     if (average > 0) {
       average_.emplace(Net(net));
       averaged_.emplace(Role::frozen, *average_);
@@ -152,6 +159,11 @@ class Trainer final : public Learner<typename Net::Features> {
     else
       return average_ ? average_->module : net_;
   }
+  std::string replay_refusal() const override {
+    if constexpr (can_replay)
+      if (replay_) return replay_->refusal();
+    return refusal_;
+  }
   F predict(const F& image) const override { return predictor()(image); }
   void start_round(Round<F>& round) override {
     if constexpr (has.start_round) policy_.start_round(round);
@@ -160,7 +172,8 @@ class Trainer final : public Learner<typename Net::Features> {
  private:
   static constexpr Hooks has = hooks_of<Policy, Net, Loss>();
   using Learner<F>::step_;
-  static constexpr bool can_replay = HasGraphs<D> && requires { requires Policy::replays; };
+  static constexpr bool replays = requires { requires Policy::replays; };
+  static constexpr bool can_replay = HasGraphs<D> && replays;
   struct Terms {
     typename SemiStep<Net, Loss>::Value labelled, total;
   };
@@ -209,6 +222,7 @@ class Trainer final : public Learner<typename Net::Features> {
   std::optional<Frozen<Net>> average_;
   std::optional<Group<W, D>> averaged_;
   std::conditional_t<can_replay, std::optional<StepReplay<F, Terms>>, char> replay_ = {};
+  const char* refusal_ = "";  // what is known before the first step
   int skipped_ = 0;
 };
 

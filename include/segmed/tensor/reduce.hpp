@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <type_traits>
+
 #include <segmed/backend/teams/sums.hpp>
 #include <segmed/tensor/storage.hpp>
 
@@ -32,10 +34,13 @@ struct MergeSums {  // one item per (segment, sum)
     out[i] = total;
   }
 };
+/// One team per block; each thread has up to `most` sums of its own, in its registers or, if they
+/// are many, in its local memory, where those of neighbouring threads lie side by side. They are
+/// added up in groups of what shared memory holds.
 template <class Kernel, int most>
-struct TeamSums {  // one team per block; up to `most` sums stay in a thread's registers
-  static constexpr int threads = 128;
-  using Shared = LineSums<most, threads>;
+struct TeamSums {
+  static constexpr int threads = 128, together = most < 32 ? most : 32;
+  using Shared = LineSums<together, threads>;
   Kernel kernel;
   Index items, blocks, width;
   double* partial;
@@ -46,14 +51,18 @@ struct TeamSums {  // one team per block; up to `most` sums stay in a thread's r
     double sums[most] = {};
     for (Index item = first + team.thread; item < last; item += threads)
       kernel(segment, item, sums);
-    sum_lines(team, shared, threads, 1, sums);
-    if (team.thread == 0)
-      for (int k = 0; k < most; ++k)
-        if (k < width) partial[team.index * width + k] = sums[k];
+    for (int group = 0; group < most && group < width; group += together) {
+      double own[together];
+      for (int k = 0; k < together; ++k) own[k] = sums[group + k];
+      sum_lines(team, shared, threads, 1, own);
+      if (team.thread == 0)
+        for (int k = 0; k < together; ++k)
+          if (group + k < width) partial[team.index * width + group + k] = own[k];
+    }
   }
 };
-/// Sums that a thread of a team can keep to itself.
-inline constexpr int few_team_sums = 4, most_team_sums = 32;
+/// Sums that a thread of a team keeps to itself: in a few registers, in many, in local memory.
+inline constexpr int few_team_sums = 4, some_team_sums = 32, most_team_sums = 160;
 
 /// Sums in double: kernel(segment, item, sums) adds one of `items` items to the `width` sums of its
 /// segment and reads none of them. The order of summation is a function of the device and the sizes
@@ -67,12 +76,16 @@ Storage<double, D> reduce(Index segments, Index items, Index width, const Kernel
   Storage<double, D> out(segments * width, Uninitialized{});
   if constexpr (HasTeams<D>)
     if (width <= most_team_sums) {
+      const auto sum = [&]<int most>(std::integral_constant<int, most>) {
+        D::launch_teams(segments * blocks,
+                        TeamSums<Kernel, most>{kernel, items, blocks, width, partial.write()});
+      };
       if (width <= few_team_sums)
-        D::launch_teams(segments * blocks, TeamSums<Kernel, few_team_sums>{kernel, items, blocks,
-                                                                           width, partial.write()});
+        sum(std::integral_constant<int, few_team_sums>{});
+      else if (width <= some_team_sums)
+        sum(std::integral_constant<int, some_team_sums>{});
       else
-        D::launch_teams(segments * blocks, TeamSums<Kernel, most_team_sums>{
-                                               kernel, items, blocks, width, partial.write()});
+        sum(std::integral_constant<int, most_team_sums>{});
       merge_by_teams<D>(segments, blocks, width, partial.read(), StoreMerged{out.write(), width});
       return out;
     }

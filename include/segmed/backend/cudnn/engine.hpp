@@ -149,13 +149,34 @@ class TuningTable {
   std::map<std::string, Entry> fastest_;
 };
 
+/// An engine that was not taken.
+struct CudnnRefusal {
+  std::string engine, why;
+};
 /// A plan that was chosen, or none, and what was wrong with the engines before it.
 template <class Plan>
 struct CudnnChoice {
   std::unique_ptr<Plan> plan;
   CudnnEngine engine;
   double milliseconds = 0;  // when it was timed
-  std::vector<std::string> refused;
+  bool checked = true;      // against plain sums; false where there was no memory for that
+  std::vector<CudnnRefusal> refused;
+
+  /// What became of a graph, for people: "engine 40, 0.125 ms; before it 3 not admitted".
+  std::string text() const {
+    std::string out = plan ? engine.text() : "plain kernels";
+    if (!checked) out += ", unchecked for want of memory";
+    if (milliseconds > 0) out += ", " + number_text(milliseconds) + " ms";
+    std::map<std::string, int> reasons;
+    for (const CudnnRefusal& one : refused) ++reasons[one.why];
+    const char* before = plan ? "; before it " : ", since no engine does it; ";
+    for (const auto& [why, count] : reasons) {
+      out += before + std::to_string(count) + " " + why;
+      before = ", ";
+    }
+    if (!plan && refused.empty()) out += ", since cuDNN offers no engine";
+    return out;
+  }
 };
 
 /// Takes the first engine that is admitted, can be built within the workspace and gives right
@@ -178,7 +199,7 @@ CudnnChoice<Plan> choose_plan(const CudnnProblem& p, Maker& maker, float allowed
     const CudnnEngine& engine = engines[i];
     if ((wanted && !engine.same(*wanted)) || seen_before(i)) continue;
     const auto refuse = [&](const std::string& why) {
-      best.refused.push_back(engine.text() + ": " + why);
+      best.refused.push_back({engine.text(), why});
     };
     if (!admitted(p, engine)) {
       refuse("not admitted");

@@ -4,16 +4,15 @@
 #pragma once
 #include <cstdint>
 
+#include <segmed/backend/pack.hpp>
 #include <segmed/backend/view.hpp>
 
 namespace segmed {
 
 /// Channels that are read or written at once.
-inline constexpr Index channels_together = 8;
+inline constexpr int channels_together = 8;
 template <class T>
-struct alignas(16) ChannelsTogether {
-  T value[channels_together];
-};
+using ChannelsTogether = Pack<T, channels_together>;
 inline Index channel_blocks(Index channels) {
   return (channels + channels_together - 1) / channels_together;
 }
@@ -46,13 +45,13 @@ struct ToFilter {
     ChannelsTogether<T> all;
     for (Index i = 0; i < channels_together; ++i) {
       const bool real = k < layout.out && p.channel + i < layout.in;
-      all.value[i] = T(real ? from[p.weight + i * layout.out] : Wide<T>(0));
+      all.x[i] = T(real ? from[p.weight + i * layout.out] : Wide<T>(0));
     }
     if (layout.whole()) {
-      *reinterpret_cast<ChannelsTogether<T>*>(to + p.filter) = all;
+      store_pack(to + p.filter, all);
     } else {
       for (Index i = 0; i < channels_together && p.channel + i < layout.in_there; ++i)
-        to[p.filter + i] = all.value[i];
+        to[p.filter + i] = all.x[i];
     }
   }
 };
@@ -66,13 +65,13 @@ struct AddFilter {
     const FilterLayout::Place p = layout.at(row, k);
     ChannelsTogether<T> all;
     if (layout.whole()) {
-      all = *reinterpret_cast<const ChannelsTogether<T>*>(from + p.filter);
+      all = load_pack<channels_together>(from + p.filter);
     } else {
       for (Index i = 0; i < channels_together && p.channel + i < layout.in_there; ++i)
-        all.value[i] = from[p.filter + i];
+        all.x[i] = from[p.filter + i];
     }
     for (Index i = 0; i < channels_together && p.channel + i < layout.in; ++i)
-      into[p.weight + i * layout.out] += Wide<T>(all.value[i]);
+      into[p.weight + i * layout.out] += Wide<T>(all.x[i]);
   }
 };
 
@@ -88,13 +87,13 @@ struct WriteDense {
     At p = grid.at(row, block * channels_together);
     ChannelsTogether<T> all;
     for (Index i = 0; i < channels_together; ++i, ++p.c)
-      all.value[i] = T(p.c < grid.channels ? from(p) : Wide<T>(0));
+      all.x[i] = T(p.c < grid.channels ? from(p) : Wide<T>(0));
     const Index first = block * channels_together;
     T* place = to + row * channels + first;
     if (channels % channels_together == 0) {
-      *reinterpret_cast<ChannelsTogether<T>*>(place) = all;
+      store_pack(place, all);
     } else {
-      for (Index i = 0; i < channels_together && first + i < channels; ++i) place[i] = all.value[i];
+      for (Index i = 0; i < channels_together && first + i < channels; ++i) place[i] = all.x[i];
     }
   }
 };
@@ -109,7 +108,6 @@ struct Drain {
   Sink<T> out;
   bool together;  // what `drains_together` says
   SEGMED_HD void operator()(Index row, Index block) const {
-    using Block = ChannelsTogether<T>;
     At p = grid.at(row, block * channels_together);
     const T* read = from + row * channels + p.c;
     if (!together) {
@@ -120,15 +118,14 @@ struct Drain {
     const int part = p.c < out.grid[0].channels ? 0 : 1;
     if (!out.out[part]) return;
     const Index at = out.grid[part].index({p.n, p.v, part ? p.c - out.grid[0].channels : p.c});
-    Block all = *reinterpret_cast<const Block*>(read);
-    Block* place = reinterpret_cast<Block*>(out.out[part] + at);
-    Block before;
-    if (out.add[part]) before = *place;
+    ChannelsTogether<T> all = load_pack<channels_together>(read), before;
+    T* const place = out.out[part] + at;
+    if (out.add[part]) before = load_pack<channels_together>(place);
     for (Index i = 0; i < channels_together; ++i) {
-      const Wide<T> value = with_bias(all.value[i], p.c + i);
-      all.value[i] = T(out.add[part] ? Wide<T>(before.value[i]) + value : value);
+      const Wide<T> value = with_bias(all.x[i], p.c + i);
+      all.x[i] = T(out.add[part] ? Wide<T>(before.x[i]) + value : value);
     }
-    *place = all;
+    store_pack(place, all);
   }
   SEGMED_HD Wide<T> with_bias(T x, Index c) const {
     return out.bias ? Wide<T>(x) + out.bias[c] : Wide<T>(x);

@@ -4,27 +4,12 @@
 #pragma once
 #include <algorithm>
 
+#include <segmed/backend/pack.hpp>
 #include <segmed/backend/teams/sums.hpp>
 #include <segmed/backend/view.hpp>
 
 namespace segmed {
 
-/// Numbers that lie side by side and are moved at once.
-template <class T, int width>
-struct alignas(sizeof(T) * std::size_t(width)) Pack {
-  T x[width];
-};
-template <int width, class T>
-SEGMED_HD Pack<T, width> load_pack(const T* from) {
-  return *reinterpret_cast<const Pack<T, width>*>(from);
-}
-template <class T, int width>
-SEGMED_HD void store_pack(T* to, const Pack<T, width>& pack) {
-  *reinterpret_cast<Pack<T, width>*>(to) = pack;
-}
-/// What 16 bytes hold.
-template <class T>
-inline constexpr int whole_pack = int(16 / sizeof(T));
 /// For threads that keep several sums per number in their registers.
 template <class T>
 inline constexpr int summed_pack = whole_pack<T> < 4 ? whole_pack<T> : 4;
