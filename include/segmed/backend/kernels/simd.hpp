@@ -157,4 +157,37 @@ class DoubleSum {
   Vector<double> low_, high_;
 };
 
+// A square of numbers turned over its diagonal, log2 steps of pairs of rows: in step s, rows i and
+// i + s exchange the numbers whose places differ in that bit.
+template <class T, int s, int... j>
+[[gnu::always_inline]] inline void exchange(Vector<T>& a, Vector<T>& b,
+                                            std::integer_sequence<int, j...>) {
+  constexpr int L = int(lanes<T>);
+  const Vector<T> low = __builtin_shufflevector(a, b, (j & s ? L + j - s : j)...);
+  b = __builtin_shufflevector(a, b, (j & s ? L + j : j + s)...);
+  a = low;
+}
+template <class T, int s, std::size_t... i>
+[[gnu::always_inline]] inline void exchange_rows(Vector<T>* row, std::index_sequence<i...>) {
+  (exchange<T, s>(row[i / s * 2 * s + i % s], row[i / s * 2 * s + i % s + s],
+                  std::make_integer_sequence<int, int(lanes<T>)>{}),
+   ...);
+}
+template <class T, std::size_t... i>
+[[gnu::always_inline]] inline void transpose(const T* from, Index from_step, T* to, Index to_step,
+                                             std::index_sequence<i...>) {
+  using Half = std::make_index_sequence<sizeof...(i) / 2>;
+  Vector<T> row[] = {load(from + Index(i) * from_step)...};
+  if constexpr (lanes < T >> 1) exchange_rows<T, 1>(row, Half{});
+  if constexpr (lanes < T >> 2) exchange_rows<T, 2>(row, Half{});
+  if constexpr (lanes < T >> 4) exchange_rows<T, 4>(row, Half{});
+  if constexpr (lanes < T >> 8) exchange_rows<T, 8>(row, Half{});
+  (store(to + Index(i) * to_step, row[i]), ...);
+}
+// to[i * to_step + j] = from[j * from_step + i], for as many of each as a vector holds.
+template <class T>
+[[gnu::noinline]] void transpose(const T* from, Index from_step, T* to, Index to_step) {
+  transpose(from, from_step, to, to_step, std::make_index_sequence<std::size_t(lanes<T>)>{});
+}
+
 }  // namespace segmed::SEGMED_SET
