@@ -129,8 +129,10 @@ struct TurnWeights {
   }
   // One block of outputs alone, its frequencies `step` apart.
   void turn_block(Index b, T* out, Index step) const {
-    for (Index c0 = 0; c0 < inputs.padded; c0 += lanes<T>)
+    for (Index c0 = 0; c0 < inputs.padded; c0 += lanes<T>) {
+      if (to_coarse && c0 + 2 * lanes<T> <= inputs.channels) ask_for(c0 + lanes<T>, b);
       turn(c0, b, out + c0 * outputs.width(b), step);
+    }
   }
 
  private:
@@ -159,6 +161,13 @@ struct TurnWeights {
         block(taps + v * vector_step + c * count * L,
               {w.kernel[1] * w.kernel[2] * L, w.kernel[2] * L, L}, out + c * width + v * L,
               out_step, scratch);
+  }
+  // Lines that lie apart, which the processor does not foresee.
+  void ask_for(Index c0, Index b) const {
+    for (Index k = 0; k < w.taps(); ++k)
+      for (Index c = 0; c < lanes<T>; ++c)
+        __builtin_prefetch(weight + (k * w.fine.channels + c0 + c) * w.coarse.channels +
+                           outputs.first(b));
   }
   void read(Index k, Index c0, Index inputs_here, Index first, Index live, T* tap) const {
     const T* from = weight + (k * w.fine.channels + c0) * w.coarse.channels + first;
