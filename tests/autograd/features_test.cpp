@@ -27,6 +27,26 @@ TEST_CASE("residual sums have the right gradients, pending or not, of one map or
         }) < 1e-7);
 }
 
+TEST_CASE("a gradient that nobody else holds changes hands, any other is copied") {
+  const Map2 x = random_map<Map2>(grid, 1, true);
+  const std::vector<double> slopes = numbers<double>(grid.size(), 2);
+  for (const bool shared : {false, true}) {
+    x.dense().grad->sum = {};
+    const Map2 a = leaky_relu(x, 0.5), y = value(a);
+    const Storage<double, Cpu> incoming(slopes);
+    const double* const place = incoming.read();
+    y.dense().grad->sum = shared ? incoming : incoming.clone();
+    const double* const given = y.gradient().read();
+    Tape::current()->pull_all({});
+    CHECK((a.sources()[0].grad->sum.read() == given) == !shared);
+    CHECK(incoming.read() == place);
+    CHECK(incoming.host() == slopes);
+    const auto values = x.dense().value.host(), found = x.gradient().host();
+    for (std::size_t i = 0; i < values.size(); ++i)
+      CHECK(found[i] == (values[i] > 0 ? 1 : 0.5) * slopes[i]);
+  }
+}
+
 TEST_CASE("a concatenation has the channels of both and moves no voxel") {
   const Map2 a = random_map<Map2>(grid, 1), b = random_map<Map2>(grid.with_channels(3), 2);
   const Map2 both = concat(a, b);

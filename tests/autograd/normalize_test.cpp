@@ -125,6 +125,12 @@ TEST_CASE("a tensor that is read through several views gets the sum of their gra
                    x[0];
           }) < 1e-5);
   }
+  SUBCASE("a leaf's activation, and two of its normalisation") {
+    CHECK(worst_gradient<Map2>({{2, 1, 4, 3, 2}}, {2, 2, 2}, [](const auto& x, const auto& p) {
+            const Map2 a = instance_norm(x[0], p[0], p[1]);
+            return leaky_relu(x[0], 0.3) * leaky_relu(a, 0.1) + prelu(a, p[2]) * a;
+          }) < 1e-5);
+  }
   SUBCASE("a map beside itself") {
     CHECK(worst_gradient<Map2>({{2, 1, 4, 3, 2}}, {9 * 4 * 3}, [](const auto& x, const auto& p) {
             return conv3<Map2>(concat(x[0], x[0]), p[0]);
@@ -248,6 +254,19 @@ TEST_CASE("running statistics move in training and serve in evaluation") {
   CHECK(gradient_error<Map2>(grid, values, loss) < 1e-7);
   CHECK(parameter_gradient_error(p[0], [&] { return loss(x); }) < 1e-7);
   CHECK(parameter_gradient_error(p[1], [&] { return loss(x); }) < 1e-7);
+}
+
+TEST_CASE("a normalisation without gradient is a constant, whatever is learned behind it") {
+  const Map2 x = random_map<Map2>({2, 1, 3, 3, 2}, 1, true);
+  Weights<Map2> p({2, 2, 2});
+  GroupOf<Map2> group(Role::trained, p);
+  const Map2 fixed = no_grad([&] { return instance_norm(x, p[0], p[1]); });
+  backward(probe(prelu(fixed, p[2]) * x));
+  const auto first = x.gradient().host();
+  Tape::current()->clear();
+  x.dense().grad->sum = {};
+  backward(probe(detach(prelu(fixed, p[2])) * x));
+  CHECK(first == x.gradient().host());
 }
 
 TEST_CASE("a pull in evaluation outlives the module") {

@@ -160,4 +160,35 @@ TEST_SUITE("backend/rows") {
         if (!out[1].empty()) CHECK(same_bits(out[1], expected[1]));
       }
   }
+  // The larger grid is written past the caches, in whole vectors.
+  TEST_CASE_TEMPLATE("a map is written straight into memory, however large", T, float, double) {
+    for (const Grid& grid : {Grid{2, 5, 6, 7, 32}, Grid{1, 64, 64, 32, 32}, Grid{1, 9, 8, 7, 70}}) {
+      CAPTURE(grid);
+      const View<T> view(grid, 1);
+      const std::vector<T> seen = random<T>(grid.size(), 20);
+      const std::vector<double> moments = random<double>(2 * grid.pairs(), 22);
+      Reader<T> reader;
+      reader.lane[0] = view.lane;
+      Incoming<T> g;
+      g.view = view.lane, g.seen = seen.data(), g.moments = moments.data();
+      const Scratch<T> values(grid.size()), slopes(grid.size());
+      Sink<T> sink;
+      sink.grid[0] = grid, sink.out[0] = slopes.data();
+      for (const int count : {1, 2}) {
+        set_threads(count);
+        std::fill_n(values.data(), grid.size(), T(-9)),
+            std::fill_n(slopes.data(), grid.size(), T(-9));
+        Cpu::apply<T>(reader, nullptr, values.data(), nullptr);
+        Cpu::deposit(g, sink);
+        Index wrong = 0;
+        for (Index row = 0; row < grid.rows(); ++row)
+          for (Index c = 0; c < grid.channels; ++c) {
+            const At at = grid.at(row, c);
+            const Index i = grid.index(at);
+            if (values.data()[i] != reader(at) || slopes.data()[i] != g(at)) ++wrong;
+          }
+        CHECK(wrong == 0);
+      }
+    }
+  }
 }

@@ -20,6 +20,7 @@ template <class W, Device D>
 struct ScaleShift {
   Storage<W, D> scale, shift;
   Storage<double, D> scale_grad, shift_grad;
+  bool settles = false;  // its op is on the tape and carries on what a raw leaf has deferred
 };
 /// A learned slope below zero per (case, channel), and its gradient.
 template <class W, Device D>
@@ -49,7 +50,7 @@ struct Dense {
   Storage<T, D> value;
   std::shared_ptr<Slot<T, D>> grad;
   Storage<double, D> moments = {}, moments_grad = {};  // (cases, channels, 2): sum, sum of squares
-  bool produced = false;                               // by an op that reads `deferred` on load
+  bool produced = false;  // by an op that reads `deferred` on load; a leaf's waits for its norm
   std::optional<View<T, D>> deferred = {};
 };
 
@@ -166,15 +167,16 @@ class Features {
   /// first of them is given uninitialised memory to write to.
   Sink<T> gradient_sink() const {
     Sink<T> sink;
-    for (std::size_t i = 0; i < sources_.size(); ++i) {
-      sink.grid[i] = sources_[i].raw->grid;
-      if (!sources_[i].grad->tracked) continue;
-      Storage<T, D>& sum = sources_[i].grad->sum;
-      sink.add[i] = !sum.empty();
-      if (sum.empty()) sum = Storage<T, D>(sink.grid[i].size(), Uninitialized{});
-      sink.out[i] = sum.write();
-    }
+    for (std::size_t i = 0; i < sources_.size(); ++i)
+      aim(sink, i, sources_[i].raw->grid, *sources_[i].grad);
     return sink;
+  }
+  static void aim(Sink<T>& sink, std::size_t part, const Grid& grid, Slot<T, D>& slot) {
+    sink.grid[part] = grid;
+    if (!slot.tracked) return;
+    sink.add[part] = !slot.sum.empty();
+    if (slot.sum.empty()) slot.sum = Storage<T, D>(grid.size(), Uninitialized{});
+    sink.out[part] = slot.sum.write();
   }
   static std::shared_ptr<Slot<T, D>> slot(bool tracked) {
     return std::make_shared<Slot<T, D>>(Slot<T, D>{tracked && Mode::current().record, {}});
@@ -270,6 +272,16 @@ void record_dense(const F& y, Uses uses, Pull pull) {
     pull(sum.read());
   });
 }
+/// Gives an incoming gradient to a source that has none yet and of which it is all: a dense one
+/// that nobody else holds changes hands, and no voxel is touched.
+template <class T, Device D>
+bool handed_over(Dense<T, D>& from, const Source<T, D>& to) {
+  if (!to.grad->tracked || !to.grad->sum.empty() || from.deferred || !from.moments_grad.empty() ||
+      !from.grad->sum.alone())
+    return false;
+  to.grad->sum = std::exchange(from.grad->sum, {});
+  return true;
+}
 /// a, or a + b, as one dense tensor: both operands are read as they are, in one pass.
 template <FeatureMap F>
 F applied(const F& a, const F* b) {
@@ -283,10 +295,12 @@ F applied(const F& a, const F* b) {
   else
     D::launch_rows(grid.rows(), grid.channels,
                    ApplyKernel<T>{first, second, b != nullptr, grid, y.mutable_data()});
-  record_map(y, {}, [grid, a, other = b ? *b : F()](const Incoming<T>& g) {
-    deposit<D>(grid, g, a.gradient_sink());
-    if (!other.empty()) deposit<D>(grid, g, other.gradient_sink());
-  });
+  record_map(y, {},
+             [grid, a, raw = y.sources()[0].raw, other = b ? *b : F()](const Incoming<T>& g) {
+               if (!other.empty()) deposit<D>(grid, g, other.gradient_sink());
+               if (a.sources().size() == 1 && handed_over(*raw, a.sources()[0])) return;
+               deposit<D>(grid, g, a.gradient_sink());
+             });
   return y;
 }
 

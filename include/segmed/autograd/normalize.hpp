@@ -33,18 +33,28 @@ struct SpreadKernel {  // one item per (case, channel)
 
 /// Carries the gradient of what readers saw towards the raw tensor, and sums it for the pending
 /// scale, shift and slope. The first view of a produced tensor writes no voxel: its producer will
-/// read the gradient through the view.
+/// read the gradient through the view. Nor does the first normalised view of a leaf: the
+/// normalisation will.
 template <class T, Device D>
 void spread(const Source<T, D>& s) {
   if (s.plain() || s.grad->sum.empty()) return;
-  const bool defer = s.raw->produced && !s.raw->deferred;
-  if (defer) s.raw->deferred = s;
-  if (defer && !s.affine && !s.slopes) return;
-  const Grid grid = s.raw->grid;
-  const Lane<T> lane = Features<3, T, D>::lane(*s.raw, s);
+  Dense<T, D>& raw = *s.raw;
+  const bool settled = s.affine && s.affine->settles && raw.grad->tracked;
+  const bool defer = (raw.produced || settled) && !raw.deferred;
+  if (defer) raw.deferred = s;
+  const bool wanted = !defer && raw.grad->tracked, sums = s.affine || s.slopes;
+  if (!wanted && !sums) return;
+  const Grid grid = raw.grid;
+  const Lane<T> lane = Features<3, T, D>::lane(raw, s);
   const T* seen = s.grad->sum.read();
-  const bool wanted = !defer && s.raw->grad->tracked;
-  T* raw = wanted ? s.raw->grad->sum.or_zeros(grid.size()).write() : nullptr;
+  if (!sums) {
+    Incoming<T> g;
+    g.view = lane, g.seen = seen;
+    Sink<T> sink;
+    Features<3, T, D>::aim(sink, 0, grid, *raw.grad);
+    return deposit<D>(grid, g, sink);
+  }
+  T* into = wanted ? raw.grad->sum.or_zeros(grid.size()).write() : nullptr;
   double *scale = nullptr, *shift = nullptr, *slope = nullptr;
   if (s.affine) {
     scale = s.affine->scale_grad.or_zeros(grid.pairs()).write();
@@ -52,9 +62,24 @@ void spread(const Source<T, D>& s) {
   }
   if (s.slopes) slope = s.slopes->grad.or_zeros(grid.pairs()).write();
   if constexpr (HasRows<D, T>)
-    D::spread(lane, seen, raw, scale, shift, slope);
+    D::spread(lane, seen, into, scale, shift, slope);
   else
-    D::launch(grid.pairs(), SpreadKernel<T>{lane, seen, raw, scale, shift, slope});
+    D::launch(grid.pairs(), SpreadKernel<T>{lane, seen, into, scale, shift, slope});
+}
+/// Adds what a leaf has deferred, and the gradient of its moments, to its gradient.
+template <class T, Device D>
+void settle(Dense<T, D>& leaf) {
+  if (!leaf.deferred && leaf.moments_grad.empty()) return;
+  Incoming<T> g;
+  const View<T, D> untouched;
+  const View<T, D>& view = leaf.deferred ? *leaf.deferred : untouched;
+  g.view = Features<3, T, D>::lane(leaf, view);
+  g.seen = leaf.deferred ? view.grad->sum.read() : nullptr;
+  g.moments = leaf.moments_grad.read();
+  Sink<T> sink;
+  Features<3, T, D>::aim(sink, 0, leaf.grid, *leaf.grad);
+  deposit<D>(leaf.grid, g, sink);
+  leaf.moments_grad = {}, leaf.deferred = {};
 }
 
 /// ReLU (leak 0) or LeakyReLU: folds into the pending leak.
@@ -108,7 +133,8 @@ F prelu(const F& input, const typename F::P& slope) {
   using W = typename F::Wide;
   using D = typename F::device;
   bool folds = true;
-  for (const auto& s : input.sources()) folds &= !s.slopes && s.leak == W(1);
+  for (const auto& s : input.sources())  // a constant view of a tracked tensor stays one
+    folds &= !s.slopes && s.leak == W(1) && (s.grad->tracked || !s.raw->grad->tracked);
   const F x = folds ? input : value(input);
   const Index channels = x.grid().channels;
   require(slope.size() == 1 || slope.size() == channels, "prelu", "input ", x.grid(),
@@ -311,6 +337,7 @@ F normalize(const F& input, NormSets sets, const typename F::P& gain, const type
                                         s.affine->scale.write(), s.affine->shift.write()});
   const F y(std::vector<Source<T, D>>{s});
   if (!y.tracked()) return pending(y);
+  s.affine->settles = true;
   record(weights ? Uses{gain.state(), bias.state()} : Uses{},
          [y, statistics, weights, fixed, shared, moments, mean = kept[0], variance = kept[1],
           gain = gain.state(), bias = bias.state()] {
@@ -323,23 +350,16 @@ F normalize(const F& input, NormSets sets, const typename F::P& gain, const type
              D::launch(on.channels, NormGainPull<W>{statistics, on.cases, affine.scale_grad.read(),
                                                     affine.shift_grad.read(), gain->grad.write(),
                                                     bias->grad.write()});
-           if (fixed || !source.raw->grad->tracked) return;
            Dense<T, D>& from = *source.raw;
-           auto& to = from.moments_grad.or_zeros(2 * on.pairs());
-           const auto scale = shared ? gathered(affine.scale_grad) : affine.scale_grad;
-           const auto shift = shared ? gathered(affine.shift_grad) : affine.shift_grad;
-           D::launch(on.pairs(), NormMomentsPull<W>{statistics, gain->value.read(), scale.read(),
-                                                    shift.read(), to.write()});
-           if (from.produced) return;
-           // A leaf has no producer that would read the gradient of its moments.
-           Incoming<T> g;
-           g.view = F::lane(from, View<T, D>{});
-           g.moments = to.read();
-           Sink<T> leaf;
-           leaf.add[0] = true, leaf.grid[0] = on;
-           leaf.out[0] = from.grad->sum.or_zeros(on.size()).write();
-           deposit<D>(on, g, leaf);
-           from.moments_grad = {};
+           if (!from.grad->tracked) return;
+           if (!fixed) {
+             const auto scale = shared ? gathered(affine.scale_grad) : affine.scale_grad;
+             const auto shift = shared ? gathered(affine.shift_grad) : affine.shift_grad;
+             D::launch(on.pairs(), NormMomentsPull<W>{
+                                       statistics, gain->value.read(), scale.read(), shift.read(),
+                                       from.moments_grad.or_zeros(2 * on.pairs()).write()});
+           }
+           if (!from.produced) settle(from);
          });
   return pending(y);
 }

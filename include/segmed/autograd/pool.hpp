@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <segmed/autograd/features.hpp>
+#include <segmed/backend/cpu.hpp>
 #include <segmed/tensor/reduce.hpp>
 
 namespace segmed {
@@ -12,19 +13,22 @@ struct PoolKernel {
   const T* x;
   T* y;
   std::uint8_t* winner;
-  SEGMED_HD void operator()(Index row, Index c) const { columns<1>(row, c); }
+  SEGMED_HD void operator()(Index row, Index c) const {
+    const Index line = row / w.coarse.width, l = row % w.coarse.width;
+    columns<1>(first_of(line) + l * w.stride[2] * w.fine.channels + c, row * w.coarse.channels + c);
+  }
+  /// What the windows of a line of output voxels along x begin with.
+  SEGMED_HD const T* first_of(Index line) const {
+    const Index h = line % w.coarse.height * w.stride[1],
+                d = line / w.coarse.height % w.coarse.depth * w.stride[0],
+                n = line / w.coarse.height / w.coarse.depth;
+    return x + ((n * w.fine.depth + d) * w.fine.height + h) * w.fine.width * w.fine.channels;
+  }
+  /// n channels of output number `at`, whose window begins at `base`.
   template <int n>
-  SEGMED_HD void columns(Index row, Index c) const {
+  SEGMED_HD void columns(const T* base, Index at) const {
     using W = Wide<T>;
-    const Index v = row % w.coarse.voxels(), channels = w.fine.channels;
-    const Index d = v / w.coarse.width / w.coarse.height * w.stride[0],
-                h = v / w.coarse.width % w.coarse.height * w.stride[1],
-                l = v % w.coarse.width * w.stride[2];
-    const T* const base =
-        x +
-        (row / w.coarse.voxels() * w.fine.voxels() + (d * w.fine.height + h) * w.fine.width + l) *
-            channels +
-        c;
+    const Index channels = w.fine.channels;
     W best[n];
     std::int32_t which[n];
     for (int i = 0; i < n; ++i) best[i] = W(base[i]), which[i] = 0;
@@ -41,9 +45,26 @@ struct PoolKernel {
             which[i] = wins ? tap : which[i];
           }
         }
-    const Index at = row * w.coarse.channels + c;
     for (int i = 0; i < n; ++i) y[at + i] = T(best[i]);
     for (int i = 0; i < n; ++i) winner[at + i] = std::uint8_t(which[i]);
+  }
+};
+/// The same on the processor, one item per line of output voxels: where a line lies is found once.
+template <class T>
+struct PoolLine {
+  PoolKernel<T> kernel;
+
+  void operator()(Index line) const {
+    const Window& w = kernel.w;
+    const Index channels = w.coarse.channels, next = w.stride[2] * channels;
+    const T* base = kernel.first_of(line);
+    Index at = line * w.coarse.width * channels;
+    for (Index l = 0; l < w.coarse.width; ++l, base += next, at += channels) {
+      Index c = 0;
+      for (; c + 32 <= channels; c += 32) kernel.template columns<32>(base + c, at + c);
+      for (; c + 8 <= channels; c += 8) kernel.template columns<8>(base + c, at + c);
+      for (; c < channels; ++c) kernel.template columns<1>(base + c, at + c);
+    }
   }
 };
 /// The gradient of input voxels, each from all windows that it lies under.
@@ -142,8 +163,11 @@ F max_pool(const F& input, const std::array<Index, F::dim>& kernel,
   require(w.taps() <= 255, "max_pool", "a window of ", w.taps(), " voxels; at most 255");
   F y(w.coarse, x.tracked());
   Storage<std::uint8_t, D> winner(w.coarse.size(), Uninitialized{});
-  D::launch_rows(w.coarse.rows(), w.coarse.channels,
-                 PoolKernel<T>{w, x.data(), y.mutable_data(), winner.write()});
+  const PoolKernel<T> pool{w, x.data(), y.mutable_data(), winner.write()};
+  if constexpr (std::same_as<D, Cpu>)
+    D::launch_blocks(w.coarse.cases * w.coarse.depth * w.coarse.height, PoolLine<T>{pool});
+  else
+    D::launch_rows(w.coarse.rows(), w.coarse.channels, pool);
   record_dense(y, {}, [=](const T* g) {
     const Additions<T> gx = x.gradient_additions();
     if (SideBySidePull<T>::fits(w))

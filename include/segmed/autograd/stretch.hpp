@@ -124,8 +124,7 @@ struct StretchLine {
                    *const c = at(tz.second, ty.first), *const d = at(tz.second, ty.second);
     const W by_a = W((1 - tz.weight) * (1 - ty.weight)), by_b = W((1 - tz.weight) * ty.weight),
             by_c = W(tz.weight * (1 - ty.weight)), by_d = W(tz.weight * ty.weight);
-    std::vector<W> mixture(static_cast<std::size_t>(width));
-    W* const row = mixture.data();
+    W* const row = thread_scratch<W, 0>(width);
     for (Index k = 0; k < width; ++k)
       row[k] = W(a[k]) * by_a + W(b[k]) * by_b + W(c[k]) * by_c + W(d[k]) * by_d;
     for (Index o = 0; o < out.width; ++o, put += channels) {
@@ -180,14 +179,14 @@ struct StretchLinePull {
     using W = Wide<T>;
     const Index h = line % in.height, d = line / in.height % in.depth, channels = in.channels;
     const Index slices = line / in.height / in.depth * out.depth, width = out.width * channels;
-    std::vector<W> row(static_cast<std::size_t>(width));
+    W* const row = thread_scratch<W, 0>(width);
+    std::fill_n(row, width, W(0));
     for (Index i = z.begin[d]; i < z.begin[d + 1]; ++i)
       for (Index j = y.begin[h]; j < y.begin[h + 1]; ++j) {
         const W by = W(z.readers[i].weight * y.readers[j].weight);
         const T* const from =
             g + ((slices + z.readers[i].at) * out.height + y.readers[j].at) * width;
-        W* const to = row.data();
-        for (Index k = 0; k < width; ++k) to[k] += by * W(from[k]);
+        for (Index k = 0; k < width; ++k) row[k] += by * W(from[k]);
       }
     for (Index w = 0; w < in.width; ++w)
       for (Index first = 0; first < channels; first += most) {
@@ -195,7 +194,7 @@ struct StretchLinePull {
         W total[most] = {};
         for (Index l = x.begin[w]; l < x.begin[w + 1]; ++l) {
           const W by = W(x.readers[l].weight);
-          const W* const from = row.data() + x.readers[l].at * channels + first;
+          const W* const from = row + x.readers[l].at * channels + first;
           for (Index k = 0; k < count; ++k) total[k] += by * from[k];
         }
         const Index to = (line * in.width + w) * channels + first;

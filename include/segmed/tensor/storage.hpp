@@ -51,6 +51,8 @@ class Storage {
   bool empty() const { return !block_; }
   /// Whether both lie in one piece of memory, so that a write to one gives both a new version.
   bool shares(const Storage& other) const { return block_ && block_ == other.block_; }
+  /// Whether nobody else holds this memory.
+  bool alone() const { return block_.use_count() == 1; }
 
   Storage slice(Index offset, Index size) const {
     Storage part = *this;

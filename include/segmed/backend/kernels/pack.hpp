@@ -29,34 +29,39 @@ struct Pending {
   }
 };
 
+// How rows are written: to the caches, or past them to memory (see store_past_caches).
+enum class Put { cached, past };
+template <Put put, class T>
+[[gnu::always_inline]] inline void store_as(T* p, const Vector<T>& v) {
+  if constexpr (put == Put::past)
+    store_past_caches(p, v);
+  else
+    store(p, v);
+}
+
 // to[v][c] = lane(v, c), `count` channels of `voxels` neighbours; rows of `to` are `to_step` apart.
-template <class T>
+// Row by row, as memory lies: what is pending comes from the nearest cache each time.
+template <Put put, class T>
 [[gnu::noinline]] void read_lane(const Lane<T>& lane, const Pending<T>& pending, Index first,
                                  Index voxels, Index c0, Index count, T* to, Index to_step) {
-  const Index channels = lane.grid.channels;
+  const Index channels = lane.grid.channels, whole = count / lanes<T> * lanes<T>;
   const T* x = lane.x + first * channels + c0;
-  if (pending.plain && count == channels && count == to_step) {
+  if (pending.plain && count == channels && count == to_step && put == Put::cached) {
     std::memcpy(to, x, std::size_t(voxels * channels) * sizeof(T));
     return;
   }
-  // Vectors of channels one by one, so that what is pending on them stays in registers.
-  Index c = 0;
-  for (; c + lanes<T> <= count; c += lanes<T>) {
+  for (Index v = 0; v < voxels; ++v, x += channels, to += to_step) {
     if (pending.plain) {
-      for (Index v = 0; v < voxels; ++v) store(to + v * to_step + c, load(x + v * channels + c));
+      for (Index c = 0; c < whole; c += lanes<T>) store_as<put>(to + c, load(x + c));
+      for (Index c = whole; c < count; ++c) to[c] = x[c];
       continue;
     }
-    const Vector<T> scale = load(pending.scale + c), shift = load(pending.shift + c),
-                    slope = load(pending.slope + c);
-    for (Index v = 0; v < voxels; ++v) {
-      const Vector<T> z = fused<T>(scale, load(x + v * channels + c), shift);
-      store(to + v * to_step + c, z > Vector<T>{} ? z : slope * z);
+    for (Index c = 0; c < whole; c += lanes<T>) {
+      const Vector<T> z = fused<T>(load(pending.scale + c), load(x + c), load(pending.shift + c));
+      store_as<put>(to + c, z > Vector<T>{} ? z : load(pending.slope + c) * z);
     }
+    for (Index c = whole; c < count; ++c) to[c] = pending.value(x, c);
   }
-  for (; c < count; ++c)
-    for (Index v = 0; v < voxels; ++v)
-      to[v * to_step + c] =
-          pending.plain ? x[v * channels + c] : pending.value(x + v * channels, c);
 }
 
 // What an incoming gradient needs of `count` channels of one case.
@@ -74,44 +79,35 @@ struct PendingGradient {
       }
   }
 };
-template <class T>
+template <Put put, class T>
 [[gnu::noinline]] void read_gradient(const Incoming<T>& g, const PendingGradient<T>& p, Index first,
                                      Index voxels, Index c0, Index count, T* to, Index to_step) {
-  const Index channels = g.view.grid.channels, at = first * channels + c0;
-  const T* const direct = g.direct ? g.direct + at : nullptr;
-  const T* const seen = g.seen ? g.seen + at : nullptr;
-  const T* const x = seen || g.moments ? g.view.x + at : nullptr;
-  Index c = 0;
-  for (; c + lanes<T> <= count; c += lanes<T>) {
-    const Vector<T> none{};
-    const Vector<T> scale = seen ? load(p.view.scale + c) : none;
-    const Vector<T> shift = seen ? load(p.view.shift + c) : none;
-    const Vector<T> slope = seen ? load(p.view.slope + c) : none;
-    const Vector<T> mean = g.moments ? load(p.sum + c) : none;
-    const Vector<T> spread = g.moments ? load(p.squares + c) : none;
-    for (Index v = 0; v < voxels; ++v) {
-      const Index i = v * channels + c;
-      Vector<T> sum = direct ? load(direct + i) : none;
-      if (seen) {
-        const Vector<T> s = load(seen + i);
-        const auto open = fused<T>(scale, load(x + i), shift) > none;
-        sum = fused<T>(open ? s : slope * s, scale, sum);
+  const Index channels = g.view.grid.channels, whole = count / lanes<T> * lanes<T>;
+  const Vector<T> none{};
+  Index at = first * channels + c0;
+  for (Index v = 0; v < voxels; ++v, at += channels, to += to_step) {
+    for (Index c = 0; c < whole; c += lanes<T>) {
+      const Index i = at + c;
+      Vector<T> sum = g.direct ? load(g.direct + i) : none;
+      if (g.seen) {
+        const Vector<T> s = load(g.seen + i), scale = load(p.view.scale + c);
+        const auto open = fused<T>(scale, load(g.view.x + i), load(p.view.shift + c)) > none;
+        sum = fused<T>(open ? s : load(p.view.slope + c) * s, scale, sum);
       }
-      if (g.moments) sum = sum + fused<T>(spread, load(x + i), mean);
-      store(to + v * to_step + c, sum);
+      if (g.moments) sum = sum + fused<T>(load(p.squares + c), load(g.view.x + i), load(p.sum + c));
+      store_as<put>(to + c, sum);
+    }
+    for (Index c = whole; c < count; ++c) {
+      const Index i = at + c;
+      T sum = g.direct ? g.direct[i] : T(0);
+      if (g.seen) {
+        const bool open = fused<T>(p.view.scale[c], g.view.x[i], p.view.shift[c]) > T(0);
+        sum = fused<T>(open ? g.seen[i] : p.view.slope[c] * g.seen[i], p.view.scale[c], sum);
+      }
+      if (g.moments) sum = sum + fused<T>(p.squares[c], g.view.x[i], p.sum[c]);
+      to[c] = sum;
     }
   }
-  for (; c < count; ++c)
-    for (Index v = 0; v < voxels; ++v) {
-      const Index i = v * channels + c;
-      T sum = direct ? direct[i] : T(0);
-      if (seen) {
-        const bool open = fused<T>(p.view.scale[c], x[i], p.view.shift[c]) > T(0);
-        sum = fused<T>(open ? seen[i] : p.view.slope[c] * seen[i], p.view.scale[c], sum);
-      }
-      if (g.moments) sum = sum + fused<T>(p.squares[c], x[i], p.sum[c]);
-      to[v * to_step + c] = sum;
-    }
 }
 
 // A feed prepared for `count` channels of case n: rows of voxels on demand.
@@ -132,16 +128,17 @@ class FeedRows {
     for (int i = 0; i < 2; ++i)
       if (part_[i]) pending_[i].prepare(feed.values.lane[i], n, from_[i], part_[i]);
   }
+  template <Put put = Put::cached>
   [[gnu::noinline]] void read(Index voxel, Index voxels, T* to, Index to_step) const {
     if (feed_.is_gradient) {
-      read_gradient(feed_.gradient, gradient_, base_ + voxel, voxels, from_[0], count_, to,
-                    to_step);
+      read_gradient<put>(feed_.gradient, gradient_, base_ + voxel, voxels, from_[0], count_, to,
+                         to_step);
       return;
     }
     for (int i = 0; i < 2; ++i)
       if (part_[i])
-        read_lane(feed_.values.lane[i], pending_[i], base_ + voxel, voxels, from_[i], part_[i],
-                  to + (i ? part_[0] : 0), to_step);
+        read_lane<put>(feed_.values.lane[i], pending_[i], base_ + voxel, voxels, from_[i], part_[i],
+                       to + (i ? part_[0] : 0), to_step);
   }
 
  private:

@@ -4,103 +4,9 @@
 // A task is a span of voxels of one case; sums over voxels are kept per span in double and merged
 // in the order of the spans. Within a task, pieces of at most 64 voxels and 64 channels stay in
 // cache.
-#include <segmed/backend/kernels/winograd_weigh.hpp>
+#include <segmed/backend/kernels/spans.hpp>
 
 namespace segmed::SEGMED_SET {
-
-struct Spans {
-  static constexpr Index piece = 64;
-  Index cases, voxels, span;
-
-  explicit Spans(const Grid& grid)
-      : cases(grid.cases), voxels(grid.voxels()), span(std::max(4 * piece, pieces(voxels, 64))) {}
-  Index per_case() const { return pieces(voxels, span); }
-  Index count() const { return cases * per_case(); }
-  Index begin(Index i) const { return i % per_case() * span; }
-  Index end(Index i) const { return std::min(voxels, begin(i) + span); }
-};
-
-// Sums of spans, `kinds` of them a channel; [span][kind][channel].
-struct SpanSums {
-  Spans spans;
-  Index channels, kinds;
-  Scratch<double> sums;
-
-  SpanSums(const Spans& s, Index c, Index k)
-      : spans(s), channels(c), kinds(k), sums(s.count() * c * k) {
-    std::fill_n(sums.data(), spans.count() * channels * kinds, 0.0);
-  }
-  double* of(Index span, Index kind) const {
-    return sums.data() + (span * kinds + kind) * channels;
-  }
-  double total(Index n, Index kind, Index c) const {
-    double sum = 0;
-    for (Index i = n * spans.per_case(); i < (n + 1) * spans.per_case(); ++i) sum += of(i, kind)[c];
-    return sum;
-  }
-};
-
-// Voxels whose numbers T itself adds up before the sum goes on in double: so a sum costs little
-// more than one operation a number. A power of two, so that `run` times a number is exact.
-inline constexpr Index run = 16;
-
-// Sums of x and x^2 over a run, as distances from its first number: nothing is lost where numbers
-// are large beside their spread.
-template <class T>
-struct MomentsOfRun {
-  Vector<T> first, near{}, near_squares{};
-
-  [[gnu::always_inline]] void add(const Vector<T>& x) {
-    const Vector<T> d = x - first;
-    near = near + d, near_squares = accumulate<T>(d, d, near_squares);
-  }
-  [[gnu::always_inline]] void put(double* sums, double* squares) const {
-    DoubleSum<T> sum(sums), square(squares);
-    sum.add(near), sum.add_product(first, all<T>(T(run)));
-    square.add(near_squares), square.add_product(first, near + near);
-    square.add_product(first, first * all<T>(T(run)));
-    sum.put(sums), square.put(squares);
-  }
-};
-
-// Adds x and x^2 of `count` channels to sums and squares.
-template <class T>
-void add_moments(const T* x, Index step, Index voxels, Index count, double* sums, double* squares) {
-  const Index whole = voxels / run * run;
-  Index c = 0;
-  for (; c + 2 * lanes<T> <= count; c += 2 * lanes<T>)  // two sums do not wait for each other
-    for (Index v = 0; v < whole; v += run) {
-      const T* from = x + v * step + c;
-      MomentsOfRun<T> low{load(from)}, high{load(from + lanes<T>)};
-      for (Index i = 1; i < run; ++i) {
-        from += step;
-        low.add(load(from)), high.add(load(from + lanes<T>));
-      }
-      low.put(sums + c, squares + c), high.put(sums + c + lanes<T>, squares + c + lanes<T>);
-    }
-  for (; c + lanes<T> <= count; c += lanes<T>)
-    for (Index v = 0; v < whole; v += run) {
-      MomentsOfRun<T> one{load(x + v * step + c)};
-      for (Index i = 1; i < run; ++i) one.add(load(x + (v + i) * step + c));
-      one.put(sums + c, squares + c);
-    }
-  const Index in_vectors = c;
-  for (c = 0; c < count; ++c)
-    for (Index v = c < in_vectors ? whole : 0; v < voxels; ++v) {
-      const double d = double(x[v * step + c]);
-      sums[c] += d, squares[c] = fused<double>(d, d, squares[c]);
-    }
-}
-
-struct WriteMoments {
-  const SpanSums& sums;
-  double* moments;
-  void operator()(Index begin, Index end) const {
-    for (Index i = begin; i < end; ++i)
-      for (Index kind = 0; kind < 2; ++kind)
-        moments[2 * i + kind] = sums.total(i / sums.channels, kind, i % sums.channels);
-  }
-};
 
 template <class T>
 void add_rows(T* to, Index to_step, const T* from, Index from_step, Index voxels, Index count) {
@@ -119,16 +25,22 @@ struct Apply {
   Index channels;
   const SpanSums* sums;
   Spans spans;
+  bool past = false;
 
   void operator()(Index begin, Index end) const {
     T* other = two ? thread_scratch<T, 0>(Spans::piece * Pending<T>::most) : nullptr;
-    for (Index i = begin; i < end; ++i)
+    for (Index k = begin; k < end; ++k)
       for (Index c = 0; c < channels; c += Pending<T>::most) {
+        const Index i = spans.backwards(k);
         const Index n = i / spans.per_case(), count = std::min(channels - c, Pending<T>::most);
         const FeedRows<T> rows(a, n, c, count), more(two ? b : a, n, c, count);
         for (Index v = spans.begin(i); v < spans.end(i); v += Spans::piece) {
           const Index voxels = std::min(Spans::piece, spans.end(i) - v);
           T* to = y + (n * spans.voxels + v) * channels + c;
+          if (past) {
+            rows.template read<Put::past>(v, voxels, to, channels);
+            continue;
+          }
           rows.read(v, voxels, to, channels);
           if (two) {
             more.read(v, voxels, other, count);
@@ -138,6 +50,7 @@ struct Apply {
             add_moments(to, channels, voxels, count, sums->of(i, 0) + c, sums->of(i, 1) + c);
         }
       }
+    if (past) finish_stores();
   }
 };
 template <class T>
@@ -146,6 +59,7 @@ void apply(const Reader<T>& a, const Reader<T>* b, T* y, double* moments) {
   work.a.values = a;
   if (b) work.b.values = *b;
   if (!moments) {
+    work.past = !b && is_put_past(y, a.lane[0].grid.with_channels(work.channels));
     parallel_for(work.spans.count(), 1, work);
     return;
   }
@@ -201,31 +115,71 @@ struct Spread {
   void piece(const Pending<T>& pending, Index span, Index at, Index voxels, Index c0,
              Index count) const {
     double* const sum[3] = {sums.of(span, 0) + c0, sums.of(span, 1) + c0, sums.of(span, 2) + c0};
+    const Index step = sums.channels;
     Index c = 0;
-    for (; c + lanes<T> <= count; c += lanes<T>) whole(pending, at + c, voxels, c, sum);
+    for (Index v = 0; v < voxels; v += run) {
+      const Index rows = std::min(run, voxels - v), first = at + v * step;
+      c = 0;
+      if (!raw_grad && !by_slope)
+        for (; c + 4 * lanes<T> <= count; c += 4 * lanes<T>) four(pending, first + c, rows, c, sum);
+      for (; c + lanes<T> <= count; c += lanes<T>) single(pending, first + c, rows, c, sum);
+    }
     for (; c < count; ++c) one(pending, at + c, voxels, c, sum);
   }
-  // The runs of the products with x, too, take x as the distance from the first of the run.
-  void whole(const Pending<T>& pending, Index at, Index voxels, Index c,
-             double* const (&sum)[3]) const {
-    const Vector<T> scale = load(pending.scale + c), slope = load(pending.slope + c);
-    DoubleSum<T> scaled(sum[0] + c), shifted(sum[1] + c), sloped(sum[2] + c);
-    for (Index v = 0; v < voxels; v += run) {
-      const Index end = std::min(run, voxels - v);
-      const Vector<T> first = load(view.x + at);
-      Vector<T> by_x{}, alone{}, by_z{};
-      for (Index i = 0; i < end; ++i, at += sums.channels) {
-        const Vector<T> x = load(view.x + at), s = load(seen + at);
-        const Vector<T> z = fused<T>(scale, x, load(pending.shift + c));
-        const Vector<T> leaked = z > Vector<T>{} ? s : slope * s;
-        if (raw_grad) store(raw_grad + at, fused<T>(leaked, scale, load(raw_grad + at)));
-        by_x = accumulate<T>(leaked, x - first, by_x), alone = alone + leaked;
-        if (by_slope) by_z = accumulate<T>(z > Vector<T>{} ? Vector<T>{} : s, z, by_z);
-      }
-      scaled.add(by_x), scaled.add_product(first, alone);
-      shifted.add(alone), sloped.add(by_z);
+  // A run of one vector. The products with x, too, take x as the distance from the first of the
+  // run. What is pending comes from the nearest cache each time.
+  struct Run {
+    Vector<T> by_x{}, alone{};
+
+    [[gnu::always_inline]] void add(const Vector<T>& x, const Vector<T>& first,
+                                    const Vector<T>& leaked) {
+      by_x = accumulate<T>(leaked, x - first, by_x), alone = alone + leaked;
     }
-    scaled.put(sum[0] + c), shifted.put(sum[1] + c), sloped.put(sum[2] + c);
+    [[gnu::always_inline]] void put(const Vector<T>& first, double* scale, double* shift) const {
+      DoubleSum<T> scaled(scale), shifted(shift);
+      scaled.add(by_x), scaled.add_product(first, alone), shifted.add(alone);
+      scaled.put(scale), shifted.put(shift);
+    }
+  };
+  [[gnu::always_inline]] void add(Run& run_of, const Pending<T>& pending, Index c, const T* first,
+                                  Index at) const {
+    const Vector<T> x = load(view.x + at), g = load(seen + at);
+    const Vector<T> z = fused<T>(load(pending.scale + c), x, load(pending.shift + c));
+    run_of.add(x, load(first + c), z > Vector<T>{} ? g : load(pending.slope + c) * g);
+  }
+  // Four vectors, whose sums do not wait for each other, where only scale and shift are wanted.
+  void four(const Pending<T>& pending, Index at, Index voxels, Index c,
+            double* const (&sum)[3]) const {
+    constexpr Index L = lanes<T>;
+    const T* const first = view.x + at - c;
+    Run p, q, r, s;
+    for (Index v = 0; v < voxels; ++v, at += sums.channels) {
+      add(p, pending, c, first, at), add(q, pending, c + L, first, at + L);
+      add(r, pending, c + 2 * L, first, at + 2 * L), add(s, pending, c + 3 * L, first, at + 3 * L);
+    }
+    p.put(load(first + c), sum[0] + c, sum[1] + c);
+    q.put(load(first + c + L), sum[0] + c + L, sum[1] + c + L);
+    r.put(load(first + c + 2 * L), sum[0] + c + 2 * L, sum[1] + c + 2 * L);
+    s.put(load(first + c + 3 * L), sum[0] + c + 3 * L, sum[1] + c + 3 * L);
+  }
+  void single(const Pending<T>& pending, Index at, Index voxels, Index c,
+              double* const (&sum)[3]) const {
+    const Vector<T> scale = load(pending.scale + c), slope = load(pending.slope + c);
+    const Vector<T> first = load(view.x + at);
+    Run both;
+    Vector<T> by_z{};
+    for (Index v = 0; v < voxels; ++v, at += sums.channels) {
+      const Vector<T> x = load(view.x + at), g = load(seen + at);
+      const Vector<T> z = fused<T>(scale, x, load(pending.shift + c));
+      const Vector<T> leaked = z > Vector<T>{} ? g : slope * g;
+      if (raw_grad) store(raw_grad + at, fused<T>(leaked, scale, load(raw_grad + at)));
+      both.add(x, first, leaked);
+      if (by_slope) by_z = accumulate<T>(z > Vector<T>{} ? Vector<T>{} : g, z, by_z);
+    }
+    both.put(first, sum[0] + c, sum[1] + c);
+    if (!by_slope) return;
+    DoubleSum<T> sloped(sum[2] + c);
+    sloped.add(by_z), sloped.put(sum[2] + c);
   }
   void one(const Pending<T>& pending, Index at, Index voxels, Index c,
            double* const (&sum)[3]) const {
@@ -264,24 +218,39 @@ struct Deposit {
   Feed<T> gradient;
   Sink<T> out;
   Spans spans;
+  bool whole, past;  // one part, and straight into it; past the caches
+
+  Deposit(const Incoming<T>& g, const Sink<T>& to) : out(to), spans(g.view.grid) {
+    gradient.gradient = g, gradient.is_gradient = true;
+    whole = to.out[0] && !to.add[0] && to.grid[0].channels == g.view.grid.channels;
+    past = whole && is_put_past(to.out[0], g.view.grid);
+  }
 
   void operator()(Index begin, Index end) const {
     const Index channels = gradient.gradient.view.grid.channels, split = out.grid[0].channels;
     T* values = thread_scratch<T, 0>(Spans::piece * Pending<T>::most);
-    for (Index i = begin; i < end; ++i)
+    for (Index k = begin; k < end; ++k)
       for (Index c = 0; c < channels; c += Pending<T>::most) {
+        const Index i = spans.backwards(k);
         const Index n = i / spans.per_case(), count = std::min(channels - c, Pending<T>::most);
         const FeedRows<T> rows(gradient, n, c, count);
         const Index before = std::clamp<Index>(split - c, 0, count);
         for (Index v = spans.begin(i); v < spans.end(i); v += Spans::piece) {
           const Index voxels = std::min(Spans::piece, spans.end(i) - v);
           const Index voxel = n * spans.voxels + v;
-          rows.read(v, voxels, values, count);
-          write(0, voxel, c, values, count, voxels, before);
-          write(1, voxel, std::max<Index>(0, c - split), values + before, count, voxels,
-                count - before);
+          if (past) {
+            rows.template read<Put::past>(v, voxels, out.out[0] + voxel * channels + c, channels);
+          } else if (whole) {
+            rows.read(v, voxels, out.out[0] + voxel * channels + c, channels);
+          } else {
+            rows.read(v, voxels, values, count);
+            write(0, voxel, c, values, count, voxels, before);
+            write(1, voxel, std::max<Index>(0, c - split), values + before, count, voxels,
+                  count - before);
+          }
         }
       }
+    if (past) finish_stores();
   }
 
  private:
@@ -299,8 +268,7 @@ struct Deposit {
 };
 template <class T>
 void deposit(const Incoming<T>& g, const Sink<T>& out) {
-  Deposit<T> work{{}, out, Spans(g.view.grid)};
-  work.gradient.gradient = g, work.gradient.is_gradient = true;
+  const Deposit<T> work(g, out);
   parallel_for(work.spans.count(), 1, work);
 }
 

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Vectors of one instruction set. Read once per set, inside a region of targets.hpp that names the
 // set's namespace by SEGMED_SET; hence no #pragma once.
+#include <atomic>
 #include <cstring>
 #include <utility>
 
@@ -38,6 +39,30 @@ template <class T>
 [[gnu::always_inline]] inline void store(T* p, const Vector<T>& v) {
   std::memcpy(p, &v, sizeof v);
 }
+// A store that leaves the caches to others, for what is read again only after they have been filled
+// anew: memory is not read first to be written over. `p` is aligned to a vector;
+// `finish_stores` before another thread may look.
+template <class T>
+[[gnu::always_inline]] inline void store_past_caches(T* p, const Vector<T>& v) {
+  if constexpr (requires(Vector<T> * to) { __builtin_nontemporal_store(v, to); })
+    __builtin_nontemporal_store(v, reinterpret_cast<Vector<T>*>(p));
+  else if constexpr (requires { __builtin_ia32_movntps512(p, v); })
+    __builtin_ia32_movntps512(p, v);
+  else if constexpr (requires { __builtin_ia32_movntpd512(p, v); })
+    __builtin_ia32_movntpd512(p, v);
+  else if constexpr (requires { __builtin_ia32_movntps256(p, v); })
+    __builtin_ia32_movntps256(p, v);
+  else if constexpr (requires { __builtin_ia32_movntpd256(p, v); })
+    __builtin_ia32_movntpd256(p, v);
+  else if constexpr (requires { __builtin_ia32_movntps(p, v); })
+    __builtin_ia32_movntps(p, v);
+  else if constexpr (requires { __builtin_ia32_movntpd(p, v); })
+    __builtin_ia32_movntpd(p, v);
+  else
+    store(p, v);
+}
+inline void finish_stores() { std::atomic_thread_fence(std::memory_order_seq_cst); }
+
 template <class T>
 [[gnu::always_inline]] inline Vector<T> all(T x) {
   return x - Vector<T>{};  // x - 0 is x, for -0 too
@@ -91,6 +116,20 @@ template <class T>
   return __builtin_convertvector(v, Vector<double>);
 }
 
+// Half 0 or 1 of a vector, its numbers as doubles; of doubles all are half 0.
+template <class T, std::size_t which, std::size_t... i>
+[[gnu::always_inline]] inline Half<T> pick(const Vector<T>& x, std::index_sequence<i...>) {
+  return __builtin_shufflevector(x, x, (which * sizeof...(i) + i)...);
+}
+template <std::size_t which, class T>
+[[gnu::always_inline]] inline Vector<double> half_of(const Vector<T>& x) {
+  if constexpr (sizeof(T) < sizeof(double))
+    return __builtin_convertvector(
+        pick<T, which>(x, std::make_index_sequence<std::size_t(lanes<double>)>{}), Vector<double>);
+  else
+    return x;
+}
+
 // Sums in double, one to each number of a vector of T. Two named halves: g++ keeps no array that a
 // loop runs over in registers.
 template <class T>
@@ -104,31 +143,51 @@ class DoubleSum {
     if constexpr (two) store(p + lanes<double>, high_);
   }
   [[gnu::always_inline]] void add(const Vector<T>& x) {
-    low_ = low_ + half<0>(x);
-    if constexpr (two) high_ = high_ + half<1>(x);
+    low_ = low_ + half_of<0, T>(x);
+    if constexpr (two) high_ = high_ + half_of<1, T>(x);
   }
   [[gnu::always_inline]] void add_product(const Vector<T>& x, const Vector<T>& y) {
-    low_ = accumulate<double>(half<0>(x), half<0>(y), low_);
-    if constexpr (two) high_ = accumulate<double>(half<1>(x), half<1>(y), high_);
+    low_ = accumulate<double>(half_of<0, T>(x), half_of<0, T>(y), low_);
+    if constexpr (two) high_ = accumulate<double>(half_of<1, T>(x), half_of<1, T>(y), high_);
   }
 
  private:
   static constexpr bool two = sizeof(T) < sizeof(double);
 
-  template <std::size_t which>
-  [[gnu::always_inline]] static Vector<double> half(const Vector<T>& x) {
-    if constexpr (two)
-      return __builtin_convertvector(
-          pick<which>(x, std::make_index_sequence<std::size_t(lanes<double>)>{}), Vector<double>);
-    else
-      return x;
-  }
-  template <std::size_t which, std::size_t... i>
-  [[gnu::always_inline]] static Half<T> pick(const Vector<T>& x, std::index_sequence<i...>) {
-    return __builtin_shufflevector(x, x, (which * sizeof...(i) + i)...);
-  }
-
   Vector<double> low_, high_;
 };
+
+// A square of numbers turned over its diagonal, log2 steps of pairs of rows: in step s, rows i and
+// i + s exchange the numbers whose places differ in that bit.
+template <class T, int s, int... j>
+[[gnu::always_inline]] inline void exchange(Vector<T>& a, Vector<T>& b,
+                                            std::integer_sequence<int, j...>) {
+  constexpr int L = int(lanes<T>);
+  const Vector<T> low = __builtin_shufflevector(a, b, (j & s ? L + j - s : j)...);
+  b = __builtin_shufflevector(a, b, (j & s ? L + j : j + s)...);
+  a = low;
+}
+template <class T, int s, std::size_t... i>
+[[gnu::always_inline]] inline void exchange_rows(Vector<T>* row, std::index_sequence<i...>) {
+  (exchange<T, s>(row[i / s * 2 * s + i % s], row[i / s * 2 * s + i % s + s],
+                  std::make_integer_sequence<int, int(lanes<T>)>{}),
+   ...);
+}
+template <class T, std::size_t... i>
+[[gnu::always_inline]] inline void transpose(const T* from, Index from_step, T* to, Index to_step,
+                                             std::index_sequence<i...>) {
+  using Half = std::make_index_sequence<sizeof...(i) / 2>;
+  Vector<T> row[] = {load(from + Index(i) * from_step)...};
+  if constexpr (lanes < T >> 1) exchange_rows<T, 1>(row, Half{});
+  if constexpr (lanes < T >> 2) exchange_rows<T, 2>(row, Half{});
+  if constexpr (lanes < T >> 4) exchange_rows<T, 4>(row, Half{});
+  if constexpr (lanes < T >> 8) exchange_rows<T, 8>(row, Half{});
+  (store(to + Index(i) * to_step, row[i]), ...);
+}
+// to[i * to_step + j] = from[j * from_step + i], for as many of each as a vector holds.
+template <class T>
+[[gnu::noinline]] void transpose(const T* from, Index from_step, T* to, Index to_step) {
+  transpose(from, from_step, to, to_step, std::make_index_sequence<std::size_t(lanes<T>)>{});
+}
 
 }  // namespace segmed::SEGMED_SET

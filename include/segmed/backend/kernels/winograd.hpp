@@ -122,19 +122,28 @@ struct TurnWeights {
 
   Index tasks() const { return inputs.padded / lanes<T> * outputs.count; }
   void operator()(Index begin, Index end) const {
-    for (Index i = begin; i < end; ++i) turn(i / outputs.count * lanes<T>, i % outputs.count);
+    for (Index i = begin; i < end; ++i) {
+      const Index c0 = i / outputs.count * lanes<T>, b = i % outputs.count;
+      turn(c0, b, to + inputs.padded * outputs.first(b) + c0 * outputs.width(b), plane);
+    }
+  }
+  // One block of outputs alone, its frequencies `step` apart.
+  void turn_block(Index b, T* out, Index step) const {
+    for (Index c0 = 0; c0 < inputs.padded; c0 += lanes<T>) {
+      if (to_coarse && c0 + 2 * lanes<T> <= inputs.channels) ask_for(c0 + lanes<T>, b);
+      turn(c0, b, out + c0 * outputs.width(b), step);
+    }
   }
 
  private:
   // A vector of source channels from c0 on, a block of outputs.
-  void turn(Index c0, Index b) const {
+  void turn(Index c0, Index b, T* out, Index out_step) const {
     constexpr Index L = lanes<T>;
     const Index count = w.taps(), width = outputs.width(b);
     const Index vector_step = L * count * L, vectors = outputs.vectors(b);
     T* const scratch =
         thread_scratch<T, 0>(TurnBlock<T, Turn::weights>::room + vectors * vector_step);
     T* const taps = scratch + TurnBlock<T, Turn::weights>::room;
-    T* const out = to + inputs.padded * outputs.first(b) + c0 * width;
     const Index live_inputs = std::clamp<Index>(inputs.channels - c0, 0, L);
     for (Index v = 0; v < vectors; ++v) {
       const Index first = outputs.first(b) + v * L;
@@ -150,8 +159,15 @@ struct TurnWeights {
     for (Index c = 0; c < L; ++c)
       for (Index v = 0; v < vectors; ++v)
         block(taps + v * vector_step + c * count * L,
-              {w.kernel[1] * w.kernel[2] * L, w.kernel[2] * L, L}, out + c * width + v * L, plane,
-              scratch);
+              {w.kernel[1] * w.kernel[2] * L, w.kernel[2] * L, L}, out + c * width + v * L,
+              out_step, scratch);
+  }
+  // Lines that lie apart, which the processor does not foresee.
+  void ask_for(Index c0, Index b) const {
+    for (Index k = 0; k < w.taps(); ++k)
+      for (Index c = 0; c < lanes<T>; ++c)
+        __builtin_prefetch(weight + (k * w.fine.channels + c0 + c) * w.coarse.channels +
+                           outputs.first(b));
   }
   void read(Index k, Index c0, Index inputs_here, Index first, Index live, T* tap) const {
     const T* from = weight + (k * w.fine.channels + c0) * w.coarse.channels + first;
@@ -165,6 +181,10 @@ struct TurnWeights {
   void read_turned(Index k, Index c0, Index inputs_here, Index first, Index live, T* tap) const {
     const T* from =
         weight + ((w.taps() - 1 - k) * w.fine.channels + first) * w.coarse.channels + c0;
+    if (live == lanes<T> && inputs_here == lanes<T>) {
+      transpose(from, w.coarse.channels, tap, w.taps() * lanes<T>);
+      return;
+    }
     for (Index o = 0; o < live; ++o, from += w.coarse.channels)
       for (Index c = 0; c < inputs_here; ++c) tap[c * w.taps() * lanes<T> + o] = from[c];
   }
@@ -190,17 +210,19 @@ struct Winograd {
     turn_feed(group, b, run.values, tiles.tiles_in(run.begin, group));
   }
   void multiply_frequency(const Run& run, Index f) const {
+    for (Index b = 0; b < outputs.count; ++b)
+      multiply_block(run, f, b, weights + f * weights_plane + inputs.padded * outputs.first(b));
+  }
+  // A frequency of one block of outputs, whose weights begin at w.
+  void multiply_block(const Run& run, Index f, Index b, const T* w) const {
     Index* starts = thread_scratch<Index, 2>(inputs.count);
-    for (Index b = 0; b < inputs.count; ++b) starts[b] = run.values.room * inputs.first(b);
+    for (Index i = 0; i < inputs.count; ++i) starts[i] = run.values.room * inputs.first(i);
     const Index width = inputs.width(0);
     const Runs runs{starts, inputs.count, inputs.count == 1 ? inputs.channels : width, 1};
-    for (Index b = 0; b < outputs.count; ++b) {
-      const T* w = weights + f * weights_plane + inputs.padded * outputs.first(b);
-      if (outputs.vectors(b) == 2)
-        multiply_tiles<2>(run.values.at(f, 0, 0), width, runs, w, run.tiles, run.sums.at(f, b, 0));
-      else
-        multiply_tiles<1>(run.values.at(f, 0, 0), width, runs, w, run.tiles, run.sums.at(f, b, 0));
-    }
+    if (outputs.vectors(b) == 2)
+      multiply_tiles<2>(run.values.at(f, 0, 0), width, runs, w, run.tiles, run.sums.at(f, b, 0));
+    else
+      multiply_tiles<1>(run.values.at(f, 0, 0), width, runs, w, run.tiles, run.sums.at(f, b, 0));
   }
   void write(const Run& run, Index group, Index b) const {
     constexpr Index L = lanes<T>;
@@ -293,6 +315,25 @@ struct WriteRun {
   }
 };
 
+// The same run where it is the only one: weights that serve once go from their transform straight
+// into the product, block by block of outputs, and never to memory.
+template <class T>
+struct BlockByBlock {
+  const Winograd<T>& work;
+  const typename Winograd<T>::Run& run;
+  const TurnWeights<T>& turn_weights;
+  void operator()(Index begin, Index end) const {
+    const Index frequencies = work.tiles.frequencies();
+    for (Index b = begin; b < end; ++b) {
+      const Index plane = work.inputs.padded * work.outputs.width(b) + 16;
+      T* const w = thread_scratch<T, 1>(frequencies * plane);
+      turn_weights.turn_block(b, w, plane);
+      for (Index f = 0; f < frequencies; ++f) work.multiply_block(run, f, b, w + f * plane);
+      for (Index i = 0; i < work.tiles.groups(); ++i) work.write(run, i, b);
+    }
+  }
+};
+
 template <class T>
 void convolve_tiles(const Window& w, bool to_coarse, const Feed<T>& feed, const T* weight,
                     const Sink<T>& sink, const Index (&m)[3]) {
@@ -307,11 +348,19 @@ void convolve_tiles(const Window& w, bool to_coarse, const Feed<T>& feed, const 
 
   const Index weights_plane = inputs.padded * outputs.padded + 16;
   const Index weights_bytes = frequencies * weights_plane * Index(sizeof(T));
-  const Scratch<T> turned(frequencies * weights_plane);
+  const bool by_groups = tiles.groups() >= 16 && weights_bytes <= Index(8) << 20;
+  const Index most = std::max<Index>(24, (Index(16) << 20) / bytes);
+  // Every block of outputs reads all values again: only while these and its weights stay in caches.
+  // The threads change who does what, not what is done.
+  const bool by_blocks =
+      !by_groups && tiles.run(0, most) == tiles.groups() && outputs.count >= threads() &&
+      frequencies * inputs.padded * (tiles.starts.back() + outputs.width(0)) * Index(sizeof(T)) <=
+          Index(6) << 20;
+  const Scratch<T> turned(by_blocks ? 0 : frequencies * weights_plane);
   const TurnWeights<T> turn_weights{
       w,      to_coarse,     inputs,       outputs, TurnBlock<T, Turn::weights>(m),
       weight, weights_plane, turned.data()};
-  parallel_for(turn_weights.tasks(), 1, turn_weights);
+  if (!by_blocks) parallel_for(turn_weights.tasks(), 1, turn_weights);
 
   Scratch<double> parts;
   if (sink.moments) {
@@ -321,10 +370,9 @@ void convolve_tiles(const Window& w, bool to_coarse, const Feed<T>& feed, const 
   const Winograd<T> work{
       tiles,         inputs,        outputs, turn_feed,   TurnBlock<T, Turn::output>(m),
       turned.data(), weights_plane, sink,    parts.data()};
-  if (tiles.groups() >= 16 && weights_bytes <= Index(8) << 20) {
+  if (by_groups) {
     parallel_for(tiles.groups(), 1, GroupByGroup<T>{work});
   } else {
-    const Index most = std::max<Index>(24, (Index(16) << 20) / bytes);
     Scratch<T> room;
     for (Index begin = 0, end; begin < tiles.groups(); begin = end) {
       end = tiles.run(begin, most);
@@ -333,6 +381,10 @@ void convolve_tiles(const Window& w, bool to_coarse, const Feed<T>& feed, const 
       run.values.data = room.grow(frequencies * (run.values.plane + run.sums.plane));
       run.sums.data = run.values.data + frequencies * run.values.plane;
       parallel_for((end - begin) * inputs.count, 1, ReadRun<T>{work, run});
+      if (by_blocks) {
+        parallel_for(outputs.count, 1, BlockByBlock<T>{work, run, turn_weights});
+        continue;
+      }
       parallel_for(frequencies, 4, MultiplyRun<T>{work, run});
       parallel_for((end - begin) * outputs.count, 1, WriteRun<T>{work, run});
     }
