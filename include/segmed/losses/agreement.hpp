@@ -1,12 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // Losses that compare several predictions of the same voxels, without labels.
 #pragma once
-#include <concepts>
-#include <type_traits>
 #include <vector>
 
 #include <segmed/autograd/scalar.hpp>
-#include <segmed/backend/cpu.hpp>
 #include <segmed/losses/lanes.hpp>
 
 namespace segmed {
@@ -24,7 +21,7 @@ struct LogitMaps {
 template <class T, int n = 1>
 struct Opinions {
   using Number = Wide<T>;
-  using W = std::conditional_t<n == 1, Number, Lanes<Number, n>>;
+  using W = NumbersOf<T, n>;
   static constexpr int most = LogitMaps<T>::most;
   static constexpr Index kept = 16;  // classes whose probabilities are formed once
   const LogitMaps<T>& from;
@@ -65,14 +62,7 @@ struct Opinions {
   W kept_z_[most][kept], kept_p_[most][kept];
 
   SEGMED_HD W read(int s, Index c) const {
-    const T* const z = from.z[s] + row * classes + c;
-    if constexpr (n == 1) {
-      return W(*z);
-    } else {
-      W y;
-      for (int v = 0; v < n; ++v) y.at[v] = Number(z[v * classes]);
-      return y;
-    }
+    return read_lanes<n>(from.z[s] + row * classes + c, classes);
   }
 };
 
@@ -88,33 +78,15 @@ concept Agreement = requires(const A& a, const Opinions<float>& x, double* sums,
   a.slope(a.prepared(means, x), x, Index{}, slopes);
 };
 
-/// Voxels that a device looks at together.
-template <Device D>
-inline constexpr int opinion_lanes = std::same_as<D, Cpu> ? 16 : 1;
-
-/// Calls visit(opinions, voxels) for `lanes` voxels together, or, where so many do not remain, for
-/// each of them.
-template <class T, int lanes, class Visit>
-SEGMED_HD void look_at_voxels(const LogitMaps<T>& maps, Index rows, Index item,
-                              const Visit& visit) {
-  const Index first = item * lanes;
-  if (first + lanes <= rows) return visit(Opinions<T, lanes>(maps, first));
-  if constexpr (lanes > 1)
-    for (Index row = first; row < rows; ++row) visit(Opinions<T>(maps, row));
-}
 template <class T, class A, int lanes>
 struct AgreementSums {  // one item per `lanes` voxels
   A agreement;
   LogitMaps<T> maps;
   Index rows;
-  double* sums = nullptr;
-
-  SEGMED_HD void operator()(Index, Index item, double* into) const {
-    look_at_voxels<T, lanes>(maps, rows, item, AgreementSums{agreement, maps, rows, into});
-  }
-  template <int n>
-  SEGMED_HD void operator()(const Opinions<T, n>& x) const {
-    agreement.add(sums, x);
+  SEGMED_HD void operator()(Index, Index item, double* sums) const {
+    each_lanes<lanes>(rows, item, [&](auto n, Index row) {
+      agreement.add(sums, Opinions<T, decltype(n)::value>(maps, row));
+    });
   }
 };
 template <class W, class A>
@@ -139,9 +111,14 @@ struct AgreementPull {  // one item per `lanes` voxels
   const Wide<T>* g;
   T* gradient[LogitMaps<T>::most];
 
-  SEGMED_HD void operator()(Index item) const { look_at_voxels<T, lanes>(maps, rows, item, *this); }
+  SEGMED_HD void operator()(Index item) const {
+    each_lanes<lanes>(rows, item,
+                      [&](auto n, Index row) { pull(Opinions<T, decltype(n)::value>(maps, row)); });
+  }
+
+ private:
   template <int n>
-  SEGMED_HD void operator()(const Opinions<T, n>& x) const {
+  SEGMED_HD void pull(const Opinions<T, n>& x) const {
     using W = typename Opinions<T, n>::W;
     const auto prepared = agreement.prepared(slopes, x);
     W slope[Opinions<T>::kept][Opinions<T>::most], total[Opinions<T>::most];
@@ -157,16 +134,9 @@ struct AgreementPull {  // one item per `lanes` voxels
       if (!x.few()) agreement.slope(prepared, x, c, of_class);
       for (int s = 0; s < x.maps; ++s)
         if (gradient[s])
-          add(gradient[s] + x.row * x.classes + c, up * (of_class[s] - x.p(s, c) * total[s]),
-              x.classes);
+          add_lanes(gradient[s] + x.row * x.classes + c, x.classes,
+                    W(up * (of_class[s] - x.p(s, c) * total[s])));
     }
-  }
-
- private:
-  SEGMED_HD static void add(T* to, Wide<T> change, Index) { *to = T(Wide<T>(*to) + change); }
-  template <int n>
-  SEGMED_HD static void add(T* to, const Lanes<Wide<T>, n>& change, Index step) {
-    for (int v = 0; v < n; ++v) add(to + v * step, change.at[v], step);
   }
 };
 
@@ -195,7 +165,7 @@ Scalar<F> agreement(const A& how, const std::vector<F>& logits) {
   const int width = how.sums(maps);
   const double voxels = double(grid.rows());
   Scalar<F> y(tracked);
-  constexpr int lanes = opinion_lanes<D>;
+  constexpr int lanes = lanes_of<D>;
   const Index rows = grid.rows(), items = (rows + lanes - 1) / lanes;
   auto sums = reduce<D>(1, items, width, AgreementSums<T, A, lanes>{how, x, rows});
   Storage<double, D> slopes(width);
@@ -205,10 +175,7 @@ Scalar<F> agreement(const A& how, const std::vector<F>& logits) {
     AgreementPull<T, A, lanes> pull{how, x, rows, slopes.read(), voxels, g, {}};
     for (int s = 0; s < maps; ++s)
       if (seen[std::size_t(s)].tracked()) pull.gradient[s] = seen[std::size_t(s)].gradient_to_add();
-    if constexpr (lanes > 1)
-      D::launch_blocks(items, pull);
-    else
-      D::launch(items, pull);
+    launch_lanes<D>(rows, pull);
   });
   return y;
 }
