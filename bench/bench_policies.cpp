@@ -250,7 +250,7 @@ const std::vector<Case>& all_policies() {
       plain("transform", {.students = 3}, TransformConsistency{}),
       plain("deformation", {.students = 3}, DeformationConsistency{}),
       plain("fixmatch", {.students = 2, .forward = 1}, FixMatch{}),
-      plain("unimatch", {.students = 3, .decoder_forward = 1}, UniMatch{}),
+      plain("unimatch", {.students = 4, .decoder_forward = 1}, UniMatch{}),
       plain("rdrop", {.students = 2, .decoders = 1}, RegularizedDropout{}),
       plain("urpc", {.students = 2}, PyramidConsistency{}),
       policy("cct", {.students = 1 + 1, .decoders = 2, .decoder_forward = 1, .networks = 2},

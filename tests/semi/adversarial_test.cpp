@@ -48,7 +48,7 @@ double logit_of(const Critic<F>& critic, const Doubles& p, const Doubles& image,
 }
 Adversarial<Net> narrow() {
   auto policy = Adversarial<Net>::of(3, 1, 2);
-  policy.critic.dropout = 0, policy.weight = 0.8f;
+  policy.critic.dropout = 0, policy.weight = 0.8f, policy.pace = 0.1f;
   return policy;
 }
 
@@ -77,7 +77,7 @@ TEST_SUITE("semi/adversarial") {
           }
         }
         auto now = step.now(net);
-        CHECK(policy.loss(now).host() == doctest::Approx(judge + 0.4 * fool).epsilon(1e-5));
+        CHECK(policy.loss(now).host() == doctest::Approx(0.1 * judge + 0.4 * fool).epsilon(1e-5));
       }
   }
   TEST_CASE("the student learns to fool and the critic to judge, neither the other's") {
@@ -112,6 +112,34 @@ TEST_SUITE("semi/adversarial") {
         CHECK(verdict.first_slope(z, 0.0) ==
               doctest::Approx((verdict(z + 1e-6, 0.0) - verdict(z - 1e-6, 0.0)) / 2e-6));
     }
+  }
+  TEST_CASE("the critic takes its pace of the optimizer's step, and the student a whole one") {
+    const auto farthest = [](const std::vector<float>& a, const std::vector<float>& b) {
+      float most = 0;
+      for (std::size_t i = 0; i < a.size(); ++i) most = std::max(most, std::abs(a[i] - b[i]));
+      return most;
+    };
+    Net net = small_net();
+    auto policy = Adversarial<Net>::of(3, 1, 2);
+    const auto student = weights_of(net), critic = weights_of(policy.critic);
+    auto options = few_steps(1);
+    options.schedule = ConstantRate{};
+    // The first step of Adam moves whatever has a gradient by the rate.
+    run(options, small_cohort(), net, Loss{}, policy, AdamW{.rate = 1e-2f, .decay = 0});
+    CHECK(farthest(weights_of(net), student) == doctest::Approx(1e-2).epsilon(1e-2));
+    CHECK(farthest(weights_of(policy.critic), critic) == doctest::Approx(1e-4).epsilon(1e-2));
+    CHECK(weights_of(policy.critic) == weights_of(policy.before.module));
+  }
+  TEST_CASE("at the program's rate the student learns as it does without a critic") {
+    const auto trained = [](auto policy) {
+      Net net = small_net();
+      auto options = few_steps(60);
+      const auto report = run(options, small_cohort(), net, Loss{}, policy, AdamW{.rate = 1e-2f});
+      return report.curve.back().labelled;
+    };
+    const double alone = trained(Supervised{});
+    const double judged = trained(Adversarial<Net>::of(3));
+    CHECK(judged < 1.05 * alone);  // a critic at that rate makes it 1.35 times as much
   }
   TEST_CASE("the number of threads changes no bit of a training") {
     const int before = threads();

@@ -38,9 +38,42 @@ double criterion(const Net& net, const ByHand& mix, const std::vector<std::uint8
   return dice(p, labels, 3, std::size_t(cases)) + cross_entropy(p, labels, 3);
 }
 
+/// The largest piece by flooding each one from its first voxel.
+std::vector<std::uint8_t> flooded(const std::vector<std::uint8_t>& mask, const Extent3& e) {
+  std::vector<std::uint8_t> seen(mask.size()), kept(mask.size());
+  std::vector<Index> largest;
+  for (Index seed = 0; seed < Index(mask.size()); ++seed) {
+    std::vector<Index> piece;
+    const auto take = [&](Index x, Index y, Index z) {
+      const bool inside = std::min({x, y, z}) >= 0 && x < e[0] && y < e[1] && z < e[2];
+      const Index v = (z * e[1] + y) * e[0] + x;
+      if (!inside || mask[std::size_t(v)] == 0 || seen[std::size_t(v)]) return;
+      seen[std::size_t(v)] = 1;
+      piece.push_back(v);
+    };
+    take(seed % e[0], seed / e[0] % e[1], seed / e[0] / e[1]);
+    for (std::size_t i = 0; i < piece.size(); ++i)
+      for (Index n = 0; n < 27; ++n)
+        take(piece[i] % e[0] + n % 3 - 1, piece[i] / e[0] % e[1] + n / 3 % 3 - 1,
+             piece[i] / e[0] / e[1] + n / 9 - 1);
+    if (piece.size() > largest.size()) largest = piece;
+  }
+  for (const Index v : largest) kept[std::size_t(v)] = 1;
+  return kept;
+}
+
 }  // namespace
 
 TEST_SUITE("semi/copy_paste") {
+  TEST_CASE("the largest piece is that of a flood, for masks of any density") {
+    for (const Extent3& e : {Extent3{11, 9, 7}, Extent3{13, 6, 1}, Extent3{1, 5, 9}})
+      for (std::uint32_t n = 0; n < 40; ++n) {
+        std::vector<std::uint8_t> mask;
+        for (Index v = 0; v < e[0] * e[1] * e[2]; ++v)
+          mask.push_back(Philox{5, Purpose::sample, n}.uniform(v) < 0.02f * float(n));
+        CHECK(largest_component(mask, e) == flooded(mask, e));
+      }
+  }
   TEST_CASE("of every class the largest piece stays, and what was drawn") {
     // Two cases of one slice; the first has class 1 annotated, so that its pieces were drawn.
     const Grid grid{2, 1, 4, 5, 1};

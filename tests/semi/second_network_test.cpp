@@ -66,7 +66,7 @@ TEST_SUITE("semi/second_network") {
       return std::pair{mine.grads.host(), theirs.grads.host()};
     };
     const auto both = gradients(
-        [&](auto& now, auto& then) { return label_each_other(CrossEntropy{}, now, then); });
+        [&](auto& now, auto& then) { return CrossPseudoSupervision<Net>::answers(now, then); });
     const auto labels = complete(step.partial.labels, second(step.partial.image));
     const auto one = gradients([&](auto& now, auto&) {
       return now.criterion_with(CrossEntropy{}, now.logits_partial(), labels);

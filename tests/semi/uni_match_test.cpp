@@ -15,8 +15,23 @@ Labels<Cpu> sure_labels(const Doubles& logits, const Samples<Map>& samples, doub
   REQUIRE(doubtful < Index(labels.size()));
   return labels_of<Cpu>(samples.labels.grid, labels, 3);
 }
+/// The second strong view of the defaults, from the draws that come next.
+template <class Map>
+Map changed(const Map& image) {
+  const Grid grid = image.grid();
+  const Philox once = Draws::next(Purpose::strong_view, 2 * grid.cases);
+  const Philox random = Draws::next(Purpose::noise, grid.size());
+  auto x = image.dense().value.host();
+  const Index size = grid.voxels();
+  for (Index i = 0; i < Index(x.size()); ++i) {
+    const Index n = i / size;
+    x[std::size_t(i)] *= 0.6f + 0.8f * once.uniform(2 * n);
+    x[std::size_t(i)] += 0.8f * once.uniform(2 * n + 1) - 0.4f + 0.125f * random.normal(i);
+  }
+  return Map(grid, Storage<float, Cpu>(x));
+}
 template <class N>
-double by_hand(const N& net, OneStep<typename N::Features>& step, float confidence) {
+double by_hand(const N& net, OneStep<typename N::Features>& step, float confidence, int views = 2) {
   const Scope forward([](Mode& m) { m.record = false; });
   const auto levels = net.encode(step.partial.image);
   const auto labels =
@@ -24,7 +39,11 @@ double by_hand(const N& net, OneStep<typename N::Features>& step, float confiden
   step.again();  // the network has no random op of its own
   const auto felt = net.classify(net.decode(channel_dropout(levels, 0.5f)));
   const Criterion<Loss> loss{};
-  return 0.5 * loss(net(step.partial.strong), labels).host() + 0.5 * loss(felt, labels).host();
+  const double seen = loss(net(step.partial.strong), labels).host();
+  const double of_features = 0.5 * loss(felt, labels).host();
+  if (views == 1) return 0.5 * seen + of_features;
+  const auto second = changed(step.partial.image);
+  return 0.25 * (seen + loss(net(second), labels).host()) + of_features;
 }
 
 }  // namespace
@@ -33,16 +52,21 @@ TEST_SUITE("semi/uni_match") {
   TEST_CASE("confident labels of the weak view teach the strong one and the spoilt features") {
     for (const AnnotatedSet annotated : {AnnotatedSet{}, AnnotatedSet{}.with(1)}) {
       Net net = small_net();
-      UniMatch policy{.confidence = annotated.none() ? 0.5f : 0.7f};
+      const int views = annotated.none() ? 2 : 1;
+      UniMatch policy{.confidence = annotated.none() ? 0.5f : 0.7f, .views = views};
       OneStep step;
       step.partial = made_up<F>({annotated, annotated}, 2);
       auto now = step.now(net);
       const double term = policy.loss(now).host();
-      CHECK(term == doctest::Approx(by_hand(net, step, policy.confidence)).epsilon(1e-5));
+      CHECK(term == doctest::Approx(by_hand(net, step, policy.confidence, views)).epsilon(1e-5));
       Tape::current()->clear();
     }
     Net net = small_net();
     OneStep step;
+    auto now = step.now(net);
+    UniMatch three{.views = 3};
+    CHECK_THROWS_WITH_AS(three.loss(now), "segmed: UniMatch: 3 strong views; give 1 or 2",
+                         ConfigError);
     step.partial = {};
     auto alone = step.now(net);
     CHECK_FALSE(UniMatch{}.loss(alone));
@@ -60,7 +84,7 @@ TEST_SUITE("semi/uni_match") {
     // Without the spoilt features the gradient is that of the strong view alone.
     Net net = small_net();
     UniMatch policy;
-    policy.confidence = 0.5f, policy.features = 0;
+    policy.confidence = 0.5f, policy.features = 0, policy.views = 1;
     PolicyStep step(net, policy);
     const auto all = step.gradients();
     Labels<Cpu> labels;

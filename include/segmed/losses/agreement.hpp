@@ -4,7 +4,7 @@
 #include <vector>
 
 #include <segmed/autograd/scalar.hpp>
-#include <segmed/losses/exponential.hpp>
+#include <segmed/losses/lanes.hpp>
 
 namespace segmed {
 
@@ -16,11 +16,12 @@ struct LogitMaps {
   int count;
   Index classes;
 };
-/// One voxel as several maps of logits see it. Log-probabilities are formed from logits, so that
-/// those of hopeless classes stay finite.
-template <class T>
+/// One voxel, or n neighbouring ones, as several maps of logits see them. Log-probabilities are
+/// formed from logits, so that those of hopeless classes stay finite.
+template <class T, int n = 1>
 struct Opinions {
-  using W = Wide<T>;
+  using Number = Wide<T>;
+  using W = NumbersOf<T, n>;
   static constexpr int most = LogitMaps<T>::most;
   static constexpr Index kept = 16;  // classes whose probabilities are formed once
   const LogitMaps<T>& from;
@@ -31,31 +32,38 @@ struct Opinions {
   SEGMED_HD Opinions(const LogitMaps<T>& logits, Index voxel)
       : from(logits), maps(logits.count), classes(logits.classes), row(voxel) {
     for (int s = 0; s < maps; ++s) {
+      for (Index c = 0; few() && c < classes; ++c) kept_z_[s][c] = read(s, c);
       top[s] = logit(s, 0);
-      for (Index c = 1; c < classes; ++c) top[s] = logit(s, c) > top[s] ? logit(s, c) : top[s];
-      log_sum[s] = log_softmax_sum(s, W(1), kept_[s]);
+      for (Index c = 1; c < classes; ++c) top[s] = math::larger(top[s], logit(s, c));
+      log_sum[s] = log_softmax_sum(s, W(1), kept_p_[s]);
     }
   }
-  SEGMED_HD W logit(int s, Index c) const { return W(from.z[s][row * classes + c]); }
+  SEGMED_HD bool few() const { return classes <= kept; }
+  SEGMED_HD W logit(int s, Index c) const { return few() ? kept_z_[s][c] : read(s, c); }
   SEGMED_HD W log_p(int s, Index c) const { return (logit(s, c) - top[s]) - log_sum[s]; }
   SEGMED_HD W p(int s, Index c) const {
-    return classes <= kept ? kept_[s][c] : math::fast_exp(log_p(s, c));
+    return few() ? kept_p_[s][c] : math::fast_exp(log_p(s, c));
   }
   /// The log of the sum of e^(factor (z - top)); into `kept_p` what each class has of that sum, if
   /// the classes are few.
   SEGMED_HD W log_softmax_sum(int s, W factor, W* kept_p) const {
-    W sum = 0;
+    W sum = Number(0);
     for (Index c = 0; c < classes; ++c) {
       const W e = math::fast_exp(factor * (logit(s, c) - top[s]));
-      if (classes <= kept) kept_p[c] = e;
+      if (few()) kept_p[c] = e;
       sum += e;
     }
-    for (Index c = 0; classes <= kept && c < classes; ++c) kept_p[c] *= 1 / sum;
+    const W share = W(1) / sum;
+    for (Index c = 0; few() && c < classes; ++c) kept_p[c] *= share;
     return math::fast_log(sum);
   }
 
  private:
-  W kept_[most][kept];
+  W kept_z_[most][kept], kept_p_[most][kept];
+
+  SEGMED_HD W read(int s, Index c) const {
+    return read_lanes<n>(from.z[s] + row * classes + c, classes);
+  }
 };
 
 /// How far several predictions of a voxel are apart: `sums(maps)` numbers per voxel, of which the
@@ -70,12 +78,15 @@ concept Agreement = requires(const A& a, const Opinions<float>& x, double* sums,
   a.slope(a.prepared(means, x), x, Index{}, slopes);
 };
 
-template <class T, class A>
-struct AgreementSums {  // one item per voxel
+template <class T, class A, int lanes>
+struct AgreementSums {  // one item per `lanes` voxels
   A agreement;
   LogitMaps<T> maps;
-  SEGMED_HD void operator()(Index, Index row, double* sums) const {
-    agreement.add(sums, Opinions<T>(maps, row));
+  Index rows;
+  SEGMED_HD void operator()(Index, Index item, double* sums) const {
+    each_lanes<lanes>(rows, item, [&](auto n, Index row) {
+      agreement.add(sums, Opinions<T, decltype(n)::value>(maps, row));
+    });
   }
 };
 template <class W, class A>
@@ -90,35 +101,41 @@ struct FinishAgreement {
     *out = W(agreement.finish(sums, slopes, maps));
   }
 };
-template <class T, class A>
-struct AgreementPull {  // one item per voxel
-  using W = Wide<T>;
+template <class T, class A, int lanes>
+struct AgreementPull {  // one item per `lanes` voxels
   A agreement;
   LogitMaps<T> maps;
+  Index rows;
   const double* slopes;
   double voxels;
-  const W* g;
+  const Wide<T>* g;
   T* gradient[LogitMaps<T>::most];
-  SEGMED_HD void operator()(Index row) const {
-    const Opinions<T> x(maps, row);
+
+  SEGMED_HD void operator()(Index item) const {
+    each_lanes<lanes>(rows, item,
+                      [&](auto n, Index row) { pull(Opinions<T, decltype(n)::value>(maps, row)); });
+  }
+
+ private:
+  template <int n>
+  SEGMED_HD void pull(const Opinions<T, n>& x) const {
+    using W = typename Opinions<T, n>::W;
     const auto prepared = agreement.prepared(slopes, x);
-    const bool few = x.classes <= x.kept;
     W slope[Opinions<T>::kept][Opinions<T>::most], total[Opinions<T>::most];
-    for (int s = 0; s < x.maps; ++s) total[s] = 0;
+    for (int s = 0; s < x.maps; ++s) total[s] = Wide<T>(0);
     for (Index c = 0; c < x.classes; ++c) {
-      W* const of_class = slope[few ? c : 0];
+      W* const of_class = slope[x.few() ? c : 0];
       agreement.slope(prepared, x, c, of_class);
       for (int s = 0; s < x.maps; ++s) total[s] += of_class[s];
     }
-    const W up = W(double(*g) / voxels);
+    const W up = Wide<T>(double(*g) / voxels);
     for (Index c = 0; c < x.classes; ++c) {
-      W* const of_class = slope[few ? c : 0];
-      if (!few) agreement.slope(prepared, x, c, of_class);
-      for (int s = 0; s < x.maps; ++s) {
-        if (!gradient[s]) continue;
-        T& to = gradient[s][row * x.classes + c];
-        to = T(W(to) + up * (of_class[s] - x.p(s, c) * total[s]));
-      }
+      W* const of_class = slope[x.few() ? c : 0];
+      if (!x.few()) agreement.slope(prepared, x, c, of_class);
+      for (int s = 0; s < x.maps; ++s)
+        if (gradient[s])
+          add_lanes(gradient[s] + x.row * x.classes + c, x.classes,
+                    W(up * (of_class[s] - x.p(s, c) * total[s])));
     }
   }
 };
@@ -148,15 +165,17 @@ Scalar<F> agreement(const A& how, const std::vector<F>& logits) {
   const int width = how.sums(maps);
   const double voxels = double(grid.rows());
   Scalar<F> y(tracked);
-  auto sums = reduce<D>(1, grid.rows(), width, AgreementSums<T, A>{how, x});
+  constexpr int lanes = lanes_of<D>;
+  const Index rows = grid.rows(), items = (rows + lanes - 1) / lanes;
+  auto sums = reduce<D>(1, items, width, AgreementSums<T, A, lanes>{how, x, rows});
   Storage<double, D> slopes(width);
   D::launch(1, FinishAgreement<W, A>{how, maps, width, voxels, sums.write(), slopes.write(),
                                      y.value().write()});
   record_scalar(y, [=](const W* g) {
-    AgreementPull<T, A> pull{how, x, slopes.read(), voxels, g, {}};
+    AgreementPull<T, A, lanes> pull{how, x, rows, slopes.read(), voxels, g, {}};
     for (int s = 0; s < maps; ++s)
       if (seen[std::size_t(s)].tracked()) pull.gradient[s] = seen[std::size_t(s)].gradient_to_add();
-    D::launch(grid.rows(), pull);
+    launch_lanes<D>(rows, pull);
   });
   return y;
 }

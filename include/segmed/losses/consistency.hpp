@@ -13,24 +13,25 @@ namespace segmed {
 struct SymmetricDivergence {
   struct None {};
   int sums(int) const { return 1; }
-  template <class T>
-  SEGMED_HD void add(double* sum, const Opinions<T>& x) const {
+  template <class O>
+  SEGMED_HD void add(double* sum, const O& x) const {
     for (Index c = 0; c < x.classes; ++c)
-      sum[0] += 0.5 * double((x.p(0, c) - x.p(1, c)) * (x.log_p(0, c) - x.log_p(1, c)));
+      sum[0] += 0.5 * math::total((x.p(0, c) - x.p(1, c)) * (x.log_p(0, c) - x.log_p(1, c)));
   }
   SEGMED_HD double finish(const double* mean, double* slope, int) const {
     slope[0] = 1;
     return mean[0];
   }
-  template <class T>
-  SEGMED_HD None prepared(const double*, const Opinions<T>&) const {
+  template <class O>
+  SEGMED_HD None prepared(const double*, const O&) const {
     return {};
   }
-  template <class T>
-  SEGMED_HD void slope(None, const Opinions<T>& x, Index c, Wide<T>* out) const {
-    const Wide<T> p = x.p(0, c), q = x.p(1, c), apart = x.log_p(0, c) - x.log_p(1, c);
-    out[0] = Wide<T>(0.5) * (p * apart + p - q);
-    out[1] = Wide<T>(0.5) * (q - p - q * apart);
+  template <class O>
+  SEGMED_HD void slope(None, const O& x, Index c, typename O::W* out) const {
+    using W = typename O::W;
+    const W p = x.p(0, c), q = x.p(1, c), apart = x.log_p(0, c) - x.log_p(1, c);
+    out[0] = W(0.5) * (p * apart + p - q);
+    out[1] = W(0.5) * (q - p - q * apart);
   }
 };
 
@@ -41,49 +42,53 @@ struct SymmetricDivergence {
 struct SharpenedDistance {
   float temperature = 0.1f;
 
-  template <class T>
+  template <class O>
   struct Sharpened {
-    using W = Wide<T>;
-    W log_sum[Opinions<T>::most], kept[Opinions<T>::most][Opinions<T>::kept], factor;
-    SEGMED_HD Sharpened(W by, const Opinions<T>& x) : factor(by) {
+    using W = typename O::W;
+    W log_sum[O::most], kept[O::most][O::kept], factor;
+    SEGMED_HD Sharpened(W by, const O& x) : factor(by) {
       for (int s = 0; s < x.maps; ++s) log_sum[s] = x.log_softmax_sum(s, factor, kept[s]);
     }
-    SEGMED_HD W operator()(const Opinions<T>& x, int s, Index c) const {
-      return x.classes <= x.kept ? kept[s][c]
-                                 : math::fast_exp(factor * (x.logit(s, c) - x.top[s]) - log_sum[s]);
+    SEGMED_HD W operator()(const O& x, int s, Index c) const {
+      return x.few() ? kept[s][c]
+                     : math::fast_exp(factor * (x.logit(s, c) - x.top[s]) - log_sum[s]);
     }
   };
   int sums(int) const { return 1; }
-  template <class T>
-  SEGMED_HD void add(double* sum, const Opinions<T>& x) const {
-    const Sharpened<T> sharp = prepared(nullptr, x);
-    double total = 0;
+  template <class O>
+  SEGMED_HD void add(double* sum, const O& x) const {
+    using W = typename O::W;
+    const Sharpened<O> sharp = prepared(nullptr, x);
+    W total = typename O::Number(0);
     for (Index c = 0; c < x.classes; ++c)
       for (int s = 0; s < x.maps; ++s) {
-        const double q = double(sharp(x, s, c));
+        const W q = sharp(x, s, c);
         for (int r = 0; r < x.maps; ++r) {
-          const double apart = double(x.p(r, c)) - q;
-          total += r == s ? 0 : apart * apart;
+          if (r == s) continue;
+          const W apart = x.p(r, c) - q;
+          total += apart * apart;
         }
       }
-    sum[0] += total / double(x.classes);
+    sum[0] += math::total(total) / double(x.classes);
   }
   SEGMED_HD double finish(const double* mean, double* slope, int) const {
     slope[0] = 1;
     return mean[0];
   }
-  template <class T>
-  SEGMED_HD Sharpened<T> prepared(const double*, const Opinions<T>& x) const {
-    return {Wide<T>(1 / temperature), x};
+  template <class O>
+  SEGMED_HD Sharpened<O> prepared(const double*, const O& x) const {
+    return {typename O::Number(1 / temperature), x};
   }
-  template <class T>
-  SEGMED_HD void slope(const Sharpened<T>& sharp, const Opinions<T>& x, Index c,
-                       Wide<T>* out) const {
-    Wide<T> total = 0;
+  template <class O>
+  SEGMED_HD void slope(const Sharpened<O>& sharp, const O& x, Index c, typename O::W* out) const {
+    using W = typename O::W;
+    using Number = typename O::Number;
+    const W others_of_all = Number(x.maps - 1), two = Number(2) / Number(x.classes);
+    W total = Number(0);
     for (int s = 0; s < x.maps; ++s) total += sharp(x, s, c);
     for (int s = 0; s < x.maps; ++s) {
-      const Wide<T> p = x.p(s, c), others = total - sharp(x, s, c);
-      out[s] = 2 * p * (Wide<T>(x.maps - 1) * p - others) / Wide<T>(x.classes);
+      const W p = x.p(s, c), others = total - sharp(x, s, c);
+      out[s] = two * p * (others_of_all * p - others);
     }
   }
 };
@@ -99,42 +104,46 @@ struct RectifiedDistance {
   struct Mean {
     W p, log_p;
   };
-  template <class T>
+  template <class O>
   struct Uncertain {
-    using W = Wide<T>;
-    W divergence[Opinions<T>::most], square[Opinions<T>::most];  // V, and the mean of (m - p)^2
-    W by_divergence[Opinions<T>::most], by_square[Opinions<T>::most];  // slopes of the loss in them
-    Mean<W> mean[Opinions<T>::kept];                                   // of each class, if few
-    SEGMED_HD explicit Uncertain(const Opinions<T>& x) : by_divergence{}, by_square{} {
-      for (int s = 0; s < x.maps; ++s) divergence[s] = square[s] = 0;
+    using W = typename O::W;
+    using Number = typename O::Number;
+    W divergence[O::most], square[O::most];        // V, and the mean of (m - p)^2
+    W by_divergence[O::most], by_square[O::most];  // slopes of the loss in them
+    Mean<W> mean[O::kept];                         // of each class, if few
+    SEGMED_HD explicit Uncertain(const O& x) {
+      const W share = Number(1) / Number(x.classes);
+      for (int s = 0; s < x.maps; ++s) divergence[s] = square[s] = Number(0);
       for (Index c = 0; c < x.classes; ++c) {
         const Mean<W> m = mean_of_maps(x, c);
-        if (x.classes <= x.kept) mean[c] = m;
+        if (x.few()) mean[c] = m;
         for (int s = 0; s < x.maps; ++s) {
           const W apart = m.p - x.p(s, c);
           divergence[s] += m.p * (m.log_p - x.log_p(s, c));
-          square[s] += apart * apart / W(x.classes);
+          square[s] += share * (apart * apart);
         }
       }
     }
   };
   /// A class's mean probability. Where all of them vanish its log does not matter, if it is finite.
-  template <class T>
-  SEGMED_HD static Mean<Wide<T>> mean_of_maps(const Opinions<T>& x, Index c) {
-    Wide<T> sum = 0;
+  template <class O>
+  SEGMED_HD static Mean<typename O::W> mean_of_maps(const O& x, Index c) {
+    using W = typename O::W;
+    using Number = typename O::Number;
+    W sum = Number(0);
     for (int s = 0; s < x.maps; ++s) sum += x.p(s, c);
-    const Wide<T> m = sum / Wide<T>(x.maps), least = Wide<T>(1e-37);
-    return {m, math::fast_log(m > least ? m : least)};
+    const W m = sum * W(Number(1) / Number(x.maps));
+    return {m, math::fast_log(math::larger(m, W(Number(1e-37))))};
   }
   int sums(int maps) const { return 3 * maps; }
-  template <class T>
-  SEGMED_HD void add(double* sum, const Opinions<T>& x) const {
-    const Uncertain<T> u(x);
+  template <class O>
+  SEGMED_HD void add(double* sum, const O& x) const {
+    const Uncertain<O> u(x);
     for (int s = 0; s < x.maps; ++s) {
-      const double sure = math::fast_exp(-double(u.divergence[s]));
-      sum[3 * s] += double(u.square[s]) * sure;
-      sum[3 * s + 1] += sure;
-      sum[3 * s + 2] += double(u.divergence[s]);
+      const typename O::W sure = math::fast_exp(-u.divergence[s]);
+      sum[3 * s] += math::total(u.square[s] * sure);
+      sum[3 * s + 1] += math::total(sure);
+      sum[3 * s + 2] += math::total(u.divergence[s]);
     }
   }
   SEGMED_HD double finish(const double* mean, double* slope, int maps) const {
@@ -149,29 +158,33 @@ struct RectifiedDistance {
     }
     return total;
   }
-  template <class T>
-  SEGMED_HD Uncertain<T> prepared(const double* slopes, const Opinions<T>& x) const {
-    Uncertain<T> u(x);
+  template <class O>
+  SEGMED_HD Uncertain<O> prepared(const double* slopes, const O& x) const {
+    using W = typename O::W;
+    using Number = typename O::Number;
+    Uncertain<O> u(x);
     for (int s = 0; s < x.maps; ++s) {
-      const double sure = math::fast_exp(-double(u.divergence[s]));
-      u.by_square[s] = Wide<T>(slopes[3 * s] * sure);
-      u.by_divergence[s] = Wide<T>(
-          slopes[3 * s + 2] - sure * (slopes[3 * s] * double(u.square[s]) + slopes[3 * s + 1]));
+      const double* const by = slopes + 3 * s;
+      const W sure = math::fast_exp(-u.divergence[s]);
+      u.by_square[s] = W(Number(by[0])) * sure;
+      u.by_divergence[s] =
+          W(Number(by[2])) - sure * (W(Number(by[0])) * u.square[s] + W(Number(by[1])));
     }
     return u;
   }
-  template <class T>
-  SEGMED_HD void slope(const Uncertain<T>& u, const Opinions<T>& x, Index c, Wide<T>* out) const {
-    using W = Wide<T>;
-    const Mean<W> m = x.classes <= x.kept ? u.mean[c] : mean_of_maps(x, c);
-    const W two = W(2) / W(x.classes);
-    W through_mean = 0;  // a constant less: it vanishes over the classes
+  template <class O>
+  SEGMED_HD void slope(const Uncertain<O>& u, const O& x, Index c, typename O::W* out) const {
+    using W = typename O::W;
+    using Number = typename O::Number;
+    const Mean<W> m = x.few() ? u.mean[c] : mean_of_maps(x, c);
+    const W two = Number(2) / Number(x.classes), share = Number(1) / Number(x.maps);
+    W through_mean = Number(0);  // a constant less: it vanishes over the classes
     for (int s = 0; s < x.maps; ++s)
       through_mean +=
           u.by_divergence[s] * (m.log_p - x.log_p(s, c)) + u.by_square[s] * two * (m.p - x.p(s, c));
     for (int s = 0; s < x.maps; ++s) {
       const W p = x.p(s, c);
-      out[s] = p / W(x.maps) * through_mean - u.by_divergence[s] * m.p -
+      out[s] = p * share * through_mean - u.by_divergence[s] * m.p -
                u.by_square[s] * two * (m.p - p) * p;
     }
   }

@@ -79,16 +79,22 @@ struct JudgementCost {
 /// the latter for the former.
 ///
 ///   source   Zhang et al., Deep adversarial networks, MICCAI 2017, as in SSL4MIS. The two classes
-///            of its critic are one logit; targets go by the case, for any sizes of batches; the
-///            critic learns with the run's optimizer and its rate, in the same backward, instead of
-///            an Adam of its own; it begins at a width of 16 instead of 64
+///            of its critic are one logit; targets go by the case, for any sizes of batches; it
+///            begins at a width of 16 instead of 64. Instead of an Adam of its own, of a rate of
+///            1e-4 beside the student's 1e-2, the critic learns in the same backward and takes
+///            `pace` of the step of the run's optimizer: at the student's rate its logits reach
+///            hundreds within ten steps, and the student predicts nothing but background. So much
+///            of its loss counts as well: the gradient of all is clipped as one, and a larger one
+///            of the critic would leave the student none
 ///
 /// Uses D_1's partial labels: by the usual term of what is annotated.
 template <Network Net>
 struct Adversarial {
   using F = typename Net::Features;
   Critic<F> critic;
-  float weight = 0.1f;  // of fooling the critic, after its warm-up
+  float weight = 0.1f;                  // of fooling the critic, after its warm-up
+  float pace = 0.01f;                   // of the critic, beside the student's
+  Frozen<Critic<F>> before = {critic};  // the critic as the step began
 
   /// With a critic for that many classes and channels of the image.
   static Adversarial of(Index classes, Index channels_in = 1, Index width = 16) {
@@ -104,9 +110,17 @@ struct Adversarial {
     const auto no = verdict(critic(detach(guess), now.partial.image), 0);
     const auto cases = [](const auto& samples) { return float(samples.image.grid().cases); };
     const float share = cases(now.full) / (cases(now.full) + cases(now.partial));
-    return now.clock.ramp(weight) * fool + (share * yes + (1 - share) * no);
+    return now.clock.ramp(weight) * fool + pace * (share * yes + (1 - share) * no);
   }
-  static void members(auto& self, auto&& visit) { visit("critic", self.critic); }
+  /// Takes back what of the critic's step is more than its pace.
+  void after_step(auto&) {
+    ema(before, critic, 1 - double(pace));
+    critic = before.module;
+  }
+  static void members(auto& self, auto&& visit) {
+    visit("critic", self.critic);
+    visit("before", self.before);
+  }
 
  private:
   static Scalar<F> verdict(const F& logits, double target) {

@@ -1,42 +1,162 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-#include <segmed/autograd/spatial.hpp>
+#include <vector>
+
 #include <segmed/image/distance.hpp>
+#include <segmed/losses/lanes.hpp>
 #include <segmed/nn/layer.hpp>
 #include <segmed/semi/policy.hpp>
 
 namespace segmed {
 
-/// Signed distances to the border of every foreground class, as a head shall give them.
+/// Signed distances to the border of every foreground class, as a head shall give them: of labels
+/// that cover all classes; on the host, one distance transform per case and class.
 ///
-///   shapes   distances and known (N, spatial..., classes - 1); known is 0 at ignored voxels, else
-///   1
+///   shapes   result (N, spatial..., classes - 1), between -1 and 1; 2 at ignored voxels
 template <FeatureMap F>
-struct LevelSets {
-  F distances, known;
+F level_sets(const Labels<typename F::device>& labels, Index classes) {
+  using T = typename F::value_type;
+  const Grid grid = labels.grid.with_channels(classes - 1);
+  const auto all = labels.classes.host();
+  const auto voxels = std::size_t(grid.voxels()), organs = std::size_t(classes - 1);
+  std::vector<T> to(std::size_t(grid.size()));
+  std::vector<std::uint8_t> mask(voxels);
+  for (std::size_t n = 0; n < std::size_t(grid.cases); ++n)
+    for (std::size_t c = 0; c < organs; ++c) {
+      for (std::size_t v = 0; v < voxels; ++v) mask[v] = all[n * voxels + v] == c + 1;
+      const auto distances = signed_distances(mask, {grid.width, grid.height, grid.depth});
+      for (std::size_t v = 0; v < voxels; ++v)
+        to[(n * voxels + v) * organs + c] =
+            T(typename F::Wide(all[n * voxels + v] == ignored ? 2 : distances[v]));
+    }
+  return F(grid, Storage<T, typename F::device>(to));
+}
 
-  /// Of labels that cover all classes; on the host, one distance transform per case and class.
-  static LevelSets of(const Labels<typename F::device>& labels, Index classes) {
-    using T = typename F::value_type;
-    using Store = Storage<T, typename F::device>;
-    const Grid grid = labels.grid.with_channels(classes - 1);
-    const auto all = labels.classes.host();
-    const auto voxels = std::size_t(grid.voxels()), organs = std::size_t(classes - 1);
-    std::vector<T> to(std::size_t(grid.size())), known(to.size());
-    std::vector<std::uint8_t> mask(voxels);
-    for (std::size_t n = 0; n < std::size_t(grid.cases); ++n)
-      for (std::size_t c = 0; c < organs; ++c) {
-        for (std::size_t v = 0; v < voxels; ++v) mask[v] = all[n * voxels + v] == c + 1;
-        const auto distances = signed_distances(mask, {grid.width, grid.height, grid.depth});
-        for (std::size_t v = 0; v < voxels; ++v) {
-          const std::size_t at = (n * voxels + v) * organs + c;
-          to[at] = T(typename F::Wide(distances[v]));
-          known[at] = T(typename F::Wide(all[n * voxels + v] == ignored ? 0 : 1));
-        }
-      }
-    return {F(grid, Store(to)), F(grid, Store(known))};
+/// The hyperbolic tangent, without a call.
+template <class N>
+SEGMED_HD N level_of(const N& head) {
+  return N(2) * math::logistic(N(2) * head) - N(1);
+}
+/// The squared distance of a head's level to the one that is wanted, if there is one.
+struct LevelError {
+  template <class W>
+  SEGMED_HD W operator()(W head, W wanted) const {
+    const W apart = level_of(head) - wanted;
+    return wanted > W(1) ? W(0) : apart * apart;
+  }
+  template <class W>
+  SEGMED_HD W first_slope(W head, W wanted) const {
+    const W level = level_of(head);
+    return wanted > W(1) ? W(0) : W(2) * (level - wanted) * (W(1) - level * level);
+  }
+  template <class W>
+  SEGMED_HD W second_slope(W, W) const {
+    return 0;
   }
 };
+
+/// What a head and the logits say of the same voxels.
+template <class T>
+struct HeadAndLogits {
+  const T *head, *logits;
+  Index rows, organs;
+  Wide<T> steepness;  // of the sigmoid that makes a mask of a level
+};
+/// n voxels of them.
+template <class T, int n>
+struct DualVoxels {
+  using W = NumbersOf<T, n>;
+  using Number = Wide<T>;
+  const HeadAndLogits<T>& from;
+  Index row;
+  W top, share;
+
+  SEGMED_HD DualVoxels(const HeadAndLogits<T>& maps, Index first) : from(maps), row(first) {
+    top = logit(0);
+    for (Index c = 1; c <= from.organs; ++c) top = math::larger(top, logit(c));
+    W sum = Number(0);
+    for (Index c = 0; c <= from.organs; ++c) sum += math::fast_exp(logit(c) - top);
+    share = W(Number(1)) / sum;
+  }
+  SEGMED_HD W logit(Index c) const {
+    const Index classes = from.organs + 1;
+    return read_lanes<n>(from.logits + row * classes + c, classes);
+  }
+  SEGMED_HD W p(Index c) const { return math::fast_exp(logit(c) - top) * share; }
+  SEGMED_HD W level(Index organ) const {
+    return level_of(read_lanes<n>(from.head + row * from.organs + organ, from.organs));
+  }
+  SEGMED_HD W mask(const W& level) const { return math::logistic(W(-from.steepness) * level); }
+  SEGMED_HD W apart(Index organ) const { return mask(level(organ)) - p(organ + 1); }
+};
+template <class T, int lanes>
+struct DisagreementSum {
+  HeadAndLogits<T> maps;
+  SEGMED_HD void operator()(Index, Index item, double* sums) const {
+    each_lanes<lanes>(maps.rows, item, [&](auto n, Index row) {
+      const DualVoxels<T, decltype(n)::value> x(maps, row);
+      for (Index c = 0; c < maps.organs; ++c) {
+        const auto apart = x.apart(c);
+        sums[0] += math::total(apart * apart);
+      }
+    });
+  }
+};
+template <class T, int lanes>
+struct DisagreementPull {
+  HeadAndLogits<T> maps;
+  const Wide<T>* g;
+  double size;
+  T *to_head, *to_logits;  // null: no gradient is asked for
+  SEGMED_HD void operator()(Index item) const {
+    each_lanes<lanes>(maps.rows, item, [&](auto n, Index row) {
+      using Voxels = DualVoxels<T, decltype(n)::value>;
+      using W = typename Voxels::W;
+      const Voxels x(maps, row);
+      const W one = Wide<T>(1), up = Wide<T>(2 * double(*g) / size);
+      W total = Wide<T>(0);
+      for (Index c = 0; c < maps.organs; ++c) {
+        const W level = x.level(c), mask = x.mask(level), p = x.p(c + 1);
+        const W apart = up * (mask - p);
+        total += apart * p;
+        if (to_head)
+          add_lanes(to_head + row * maps.organs + c, maps.organs,
+                    W(W(-maps.steepness) * (apart * mask * (one - mask)) * (one - level * level)));
+      }
+      for (Index c = 0; to_logits && c <= maps.organs; ++c) {
+        const W p = x.p(c), apart = c > 0 ? W(up * x.apart(c - 1)) : W(Wide<T>(0));
+        add_lanes(to_logits + row * (maps.organs + 1) + c, maps.organs + 1, W(p * (total - apart)));
+      }
+    });
+  }
+};
+/// The mean squared difference between the masks of signed distances, which are a head's hyperbolic
+/// tangents, and the probabilities of the foreground classes; in one pass each way.
+///
+///   shapes   head (N, spatial..., classes - 1); logits (N, spatial..., classes); result scalar
+template <FeatureMap F>
+Scalar<F> disagreement(const F& head, const F& logits, double steepness) {
+  using T = typename F::value_type;
+  using W = typename F::Wide;
+  using D = typename F::device;
+  constexpr int lanes = lanes_of<D>;
+  const F h = value(head), z = value(logits);
+  const Grid grid = h.grid();
+  require(z.grid() == grid.with_channels(grid.channels + 1), "disagreement", "logits ", z.grid(),
+          " do not fit distances ", grid);
+  const HeadAndLogits<T> maps{h.data(), z.data(), grid.rows(), grid.channels, W(steepness)};
+  const auto sum =
+      over_ranks(reduce<D>(1, (maps.rows + lanes - 1) / lanes, 1, DisagreementSum<T, lanes>{maps}));
+  const double size = double(grid.size() * Ranks::current().size());
+  Scalar<F> y(h.tracked() || z.tracked());
+  D::launch(1, StoreSum<W>{sum.read(), size, y.value().write()});
+  record_scalar(y, [=](const W* g) {
+    launch_lanes<D>(maps.rows, DisagreementPull<T, lanes>{
+                                   maps, g, size, h.tracked() ? h.gradient_to_add() : nullptr,
+                                   z.tracked() ? z.gradient_to_add() : nullptr});
+  });
+  return y;
+}
 
 /// A second head regresses signed distances to the organs' borders; everywhere, the sign of the
 /// distance and the probability shall say the same.
@@ -70,26 +190,20 @@ struct DualTask {
   }
   template <class Now>
   typename Now::Value loss(Now& now) {
-    const F known = distances(now.features_full());
-    const auto wanted = LevelSets<F>::of(now.full.labels, known.grid().channels + 1);
-    const auto regress =
-        regression * mean_square(where(wanted.known, known, wanted.distances), wanted.distances);
-    const auto agree = disagreement(known, now.logits_full());
+    const F known = head(now.features_full());
+    const F wanted = level_sets<F>(now.full.labels, known.grid().channels + 1);
+    const auto regress = regression * mean_of<LevelError, F>({}, known, &wanted);
+    const double steep = double(steepness);
+    const auto agree = disagreement(known, now.logits_full(), steep);
     if (now.partial.empty()) return regress + now.clock.ramp(weight) * agree;
-    const F guess = distances(now.features_partial());
+    const F guess = head(now.features_partial());
     const float all = float(known.grid().cases + guess.grid().cases);
-    return regress + now.clock.ramp(weight) * (float(known.grid().cases) / all * agree +
-                                               float(guess.grid().cases) / all *
-                                                   disagreement(guess, now.logits_partial()));
+    return regress +
+           now.clock.ramp(weight) *
+               (float(known.grid().cases) / all * agree +
+                float(guess.grid().cases) / all * disagreement(guess, now.logits_partial(), steep));
   }
   static void members(auto& self, auto&& visit) { visit("head", self.head); }
-
- private:
-  F distances(const F& features) const { return map(math::Tanh{}, head(features)); }
-  Scalar<F> disagreement(const F& signed_distance, const F& logits) const {
-    const F mask = map(math::Sigmoid{}, scaled(signed_distance, -double(steepness)));
-    return mean_square(mask, channel_range(softmax(logits), 1, mask.grid().channels));
-  }
 };
 
 }  // namespace segmed

@@ -20,15 +20,37 @@ SemiStep<Other, Loss> beside(SemiStep<Net, Loss>& now, Other& second) {
   return {second, now.loss, now.full, now.partial, now.clock};
 }
 
-/// Two networks label D_1 for each other: `how` of one's logits and the other's answers, twice.
-/// Answers are constants and keep what people drew; both networks receive a gradient.
-template <class L, class Now, class Then>
-typename Now::Value label_each_other(const L& how, Now& mine, Then& theirs) {
-  const auto& first = mine.logits_partial();
-  const auto& second = theirs.logits_partial();
-  const auto& drawn = mine.partial.labels;
-  return Now::criterion_with(how, first, complete(drawn, second)) +
-         Now::criterion_with(how, second, complete(drawn, first));
-}
+/// Two networks learn the same labels, and each learns D_1 from the other's hard answers by the
+/// loss `How`. The answers are constants; both networks receive a gradient. The student predicts.
+///
+/// Uses D_1's partial labels: both networks have the usual term of what is annotated; answers keep
+/// what was drawn and propose annotated classes nowhere else.
+template <Network Net, Network Other, class How>
+struct LabelEachOther {
+  static_assert(std::same_as<typename Net::Features, typename Other::Features>,
+                "LabelEachOther: both networks need the same Features; see "
+                "semi/second_network.hpp");
+  Other second;         // errs in other places than the student
+  float weight = 0.1f;  // of the answers after their warm-up
+
+  template <class Now>
+  typename Now::Value loss(Now& now) {
+    auto then = beside(now, second);
+    const auto term = segmed::supervised(then);
+    if (now.partial.empty() || weight <= 0) return term;
+    return term + now.clock.ramp(weight) * answers(now, then);
+  }
+  static void members(auto& self, auto&& visit) { visit("second", self.second); }
+
+  /// What each learns from the other.
+  template <class Now, class Then>
+  static typename Now::Value answers(Now& mine, Then& theirs) {
+    const auto& first = mine.logits_partial();
+    const auto& second = theirs.logits_partial();
+    const auto& drawn = mine.partial.labels;
+    return Now::criterion_with(How{}, first, complete(drawn, second)) +
+           Now::criterion_with(How{}, second, complete(drawn, first));
+  }
+};
 
 }  // namespace segmed
