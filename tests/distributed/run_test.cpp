@@ -9,7 +9,9 @@
 #include <segmed/nn/layer.hpp>
 #include <segmed/semi/mean_teacher.hpp>
 #include <segmed/semi/partial_completion.hpp>
+#include <segmed/semi/regularized_dropout.hpp>
 #include <segmed/semi/self_training.hpp>
+#include <segmed/semi/uncertainty_aware_mean_teacher.hpp>
 
 using namespace trial;
 
@@ -98,6 +100,16 @@ TEST_SUITE("distributed/run") {
   TEST_CASE("a policy whose term is a mean") {
     check_equals_one_process(small_net(), teacher, Loss{});
     check_equals_one_process(small_net(), teacher, Loss{}, 2);
+  }
+  TEST_CASE("a policy that compares predictions, and one that weighs voxels") {
+    check_equals_one_process(
+        small_net(), [](const Net&) { return RegularizedDropout{}; }, Loss{});
+    check_equals_one_process(
+        small_net(),
+        [](const Net& net) {
+          return UncertaintyAwareMeanTeacher<Net>{.teacher = {net}, .passes = 2, .weight = 2};
+        },
+        Loss{});
   }
   TEST_CASE("random ops draw for their own cases") {
     check_equals_one_process(

@@ -49,7 +49,8 @@ struct WeightedPull {
   }
 };
 /// The mean of f(a, b) over the channels and, by its weight, over the voxels; 0 where nothing has
-/// any weight. The weights, none of them negative, get no gradient.
+/// any weight. The weights, none of them negative, get no gradient. Where ranks train together, of
+/// the voxels of all.
 ///
 ///   shapes   a and b (N, spatial..., C); weight (N, spatial..., 1)
 template <class Math, FeatureMap F>
@@ -62,9 +63,9 @@ Scalar<F> weighted_mean_of(Math f, const F& first, const F& second, const F& by)
   require(grid == b.grid() && weight.grid() == grid.with_channels(1), "weighted_mean_of",
           "shapes differ: ", grid, ", ", b.grid(), " and weights ", weight.grid());
   Scalar<F> y(a.tracked() || b.tracked());
-  const auto sums =
+  const auto sums = over_ranks(
       reduce<D>(1, grid.rows(), 2,
-                WeightedKernel<T, Math>{f, a.data(), b.data(), weight.data(), grid.channels});
+                WeightedKernel<T, Math>{f, a.data(), b.data(), weight.data(), grid.channels}));
   D::launch(1, StoreWeighted<W>{sums.read(), double(grid.channels), y.value().write()});
   record_scalar(y, [=](const W* g) {
     D::launch_rows(grid.rows(), grid.channels,

@@ -141,7 +141,7 @@ struct AgreementPull {  // one item per `lanes` voxels
 };
 
 /// A loss that compares 2 to 8 maps of logits voxel by voxel: one pass forward, one backward, and
-/// no map of probabilities between them.
+/// no map of probabilities between them. Where ranks train together, of the voxels of all.
 ///
 ///   shapes   logits[i] (cases, spatial..., classes), all alike; result scalar
 ///   throws   ShapeError for another number of maps, or for maps that differ in shape
@@ -163,11 +163,11 @@ Scalar<F> agreement(const A& how, const std::vector<F>& logits) {
     x.z[seen.size() - 1] = seen.back().data();
   }
   const int width = how.sums(maps);
-  const double voxels = double(grid.rows());
+  const double voxels = double(grid.rows() * Ranks::current().size());
   Scalar<F> y(tracked);
   constexpr int lanes = lanes_of<D>;
   const Index rows = grid.rows(), items = (rows + lanes - 1) / lanes;
-  auto sums = reduce<D>(1, items, width, AgreementSums<T, A, lanes>{how, x, rows});
+  auto sums = over_ranks(reduce<D>(1, items, width, AgreementSums<T, A, lanes>{how, x, rows}));
   Storage<double, D> slopes(width);
   D::launch(1, FinishAgreement<W, A>{how, maps, width, voxels, sums.write(), slopes.write(),
                                      y.value().write()});
