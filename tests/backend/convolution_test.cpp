@@ -387,4 +387,36 @@ TEST_SUITE("backend/convolution") {
     p.w.fine.depth += 3;  // as a transposed convolution with output padding
     check_all(p);
   }
+  TEST_CASE("a result too large for the caches is written past them") {
+    const Grid coarse{1, 32, 32, 16, 3}, fine{1, 64, 64, 32, 32};
+    Window w;
+    w.coarse = coarse, w.fine = fine;
+    for (int a = 0; a < 3; ++a) w.kernel[a] = w.stride[a] = 2;
+    Problem<float> p;
+    const std::vector<float> x = p.random(coarse.size(), 1), weight = p.random(w.weights(), 2);
+    Feed<float> feed;
+    feed.values.lane[0].grid = coarse, feed.values.lane[0].x = x.data();
+    const Scratch<float> out(fine.size());
+    Sink<float> sink;
+    sink.grid[0] = fine, sink.out[0] = out.data();
+    for (const int count : {1, 2}) {
+      set_threads(count);
+      std::fill_n(out.data(), fine.size(), -9.0f);
+      Cpu::scatter(w, feed, weight.data(), sink);
+      Index wrong = 0;
+      for (Index u = 0; u < fine.voxels(); ++u)
+        for (Index k = 0; k < w.taps(); ++k) {
+          const Index v = w.coarse_voxel(u, k);
+          if (v < 0) continue;
+          for (Index c = 0; c < fine.channels; ++c) {
+            double sum = 0;
+            for (Index o = 0; o < coarse.channels; ++o)
+              sum += double(x[std::size_t(v * coarse.channels + o)]) *
+                     double(weight[std::size_t((k * fine.channels + c) * coarse.channels + o)]);
+            if (!(std::abs(double(out.data()[u * fine.channels + c]) - sum) < 1e-5)) ++wrong;
+          }
+        }
+      CHECK(wrong == 0);
+    }
+  }
 }

@@ -279,6 +279,8 @@ struct Convolution {
   const Sink<T>& sink;
   Index chunk;      // blocks of outputs to a task
   double* moments;  // (case, tile, sum or square, padded outputs of all groups)
+  // Sums that are not read again may go past the caches.
+  bool past = !moments && plan.outside % lanes<T> == 0 && is_put_past(sink.out[0], plan.target);
 
   Index chunks() const { return pieces(blocks.count, chunk); }
   Index tasks() const { return plan.target.cases * plan.tiles() * plan.groups * chunks(); }
@@ -290,6 +292,7 @@ struct Convolution {
       plan.locate(case_tile % plan.tiles(), task.first, task.extent);
       run(task);
     }
+    if (past) finish_stores();
   }
 
  private:
@@ -485,6 +488,12 @@ struct Convolution {
           const T* row[count];
           T aside[count * width];
           reads.rows(cell + i, count, row);
+          if (past) {
+            multiply<T, vectors, Put::past>(row, reads.runs, w,
+                                            reads.fresh ? bias.of : sums + (cell + i) * width,
+                                            reads.fresh ? 0 : width, out + i * step, step);
+            continue;
+          }
           multiply<T, vectors>(
               row, reads.runs, w, reads.fresh ? bias.of : sums + (cell + i) * width,
               reads.fresh ? 0 : width, direct ? out + i * step : aside, direct ? step : width);

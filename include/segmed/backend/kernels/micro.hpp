@@ -18,7 +18,7 @@ struct Runs {
   Index count, length, step;
 };
 
-template <class T, int vectors, std::size_t... r, std::size_t... k>
+template <class T, int vectors, Put put, std::size_t... r, std::size_t... k>
 [[gnu::always_inline]] inline void multiply_rows(const T* const* row, const Runs& runs, const T* w,
                                                  const T* from, Index from_step, T* to,
                                                  Index to_step, std::index_sequence<r...>,
@@ -36,18 +36,18 @@ template <class T, int vectors, std::size_t... r, std::size_t... k>
       i += step, w += vectors * L;
     } while (w != end);
   } while (++start != last);
-  ((store(to + Index(k / vectors) * to_step + Index(k % vectors) * L, sum[k])), ...);
+  ((store_as<put>(to + Index(k / vectors) * to_step + Index(k % vectors) * L, sum[k])), ...);
 }
 
 // to[row * to_step][...] = from[row * from_step][...] + the sum over all runs of row[i] * w[...];
 // `w` goes on by one line of vectors with each number. The order of the sum is that of the runs.
-template <class T, int vectors>
+template <class T, int vectors, Put put = Put::cached>
 [[gnu::noinline]] void multiply(const T* const* row, const Runs& runs, const T* w, const T* from,
                                 Index from_step, T* to, Index to_step) {
   constexpr std::size_t rows = block_rows<vectors>;
-  multiply_rows<T, vectors>(row, runs, w, from, from_step, to, to_step,
-                            std::make_index_sequence<rows>{},
-                            std::make_index_sequence<rows * vectors>{});
+  multiply_rows<T, vectors, put>(row, runs, w, from, from_step, to, to_step,
+                                 std::make_index_sequence<rows>{},
+                                 std::make_index_sequence<rows * vectors>{});
 }
 
 }  // namespace segmed::SEGMED_SET

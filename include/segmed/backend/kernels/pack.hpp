@@ -29,16 +29,6 @@ struct Pending {
   }
 };
 
-// How rows are written: to the caches, or past them to memory (see store_past_caches).
-enum class Put { cached, past };
-template <Put put, class T>
-[[gnu::always_inline]] inline void store_as(T* p, const Vector<T>& v) {
-  if constexpr (put == Put::past)
-    store_past_caches(p, v);
-  else
-    store(p, v);
-}
-
 // to[v][c] = lane(v, c), `count` channels of `voxels` neighbours; rows of `to` are `to_step` apart.
 // Row by row, as memory lies: what is pending comes from the nearest cache each time.
 template <Put put, class T>

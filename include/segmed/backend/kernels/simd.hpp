@@ -63,6 +63,23 @@ template <class T>
 }
 inline void finish_stores() { std::atomic_thread_fence(std::memory_order_seq_cst); }
 
+// How rows are written: to the caches, or past them to memory (see store_past_caches).
+enum class Put { cached, past };
+template <Put put, class T>
+[[gnu::always_inline]] inline void store_as(T* p, const Vector<T>& v) {
+  if constexpr (put == Put::past)
+    store_past_caches(p, v);
+  else
+    store(p, v);
+}
+
+// Whether a map is written past the caches: it would fill them, and its rows are whole vectors.
+template <class T>
+bool is_put_past(const T* to, const Grid& grid) {
+  return grid.size() * Index(sizeof(T)) >= Index(16) << 20 && grid.channels % lanes<T> == 0 &&
+         reinterpret_cast<std::uintptr_t>(to) % vector_bytes == 0;
+}
+
 template <class T>
 [[gnu::always_inline]] inline Vector<T> all(T x) {
   return x - Vector<T>{};  // x - 0 is x, for -0 too

@@ -18,13 +18,6 @@ struct Spans {
   Index backwards(Index i) const { return count() - 1 - i; }
 };
 
-// Whether a map is written past the caches: it would fill them, and its rows are whole vectors.
-template <class T>
-bool is_put_past(const T* to, const Grid& grid) {
-  return grid.size() * Index(sizeof(T)) >= Index(16) << 20 && grid.channels % lanes<T> == 0 &&
-         reinterpret_cast<std::uintptr_t>(to) % vector_bytes == 0;
-}
-
 // Sums of spans, `kinds` of them a channel; [span][kind][channel].
 struct SpanSums {
   Spans spans;
