@@ -156,6 +156,9 @@ for page in README.md docs/*.md; do
   done <"$page" >>"$found"
 done
 
+# ---- the page of sources says what the headers say
+cmake/list_sources.sh . >>"$found" || true
+
 if [[ -s $found ]]; then
   cat "$found"
   echo "$(wc -l <"$found") rules of the house are broken"
