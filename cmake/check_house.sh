@@ -157,7 +157,7 @@ for page in README.md docs/*.md; do
 done
 
 # ---- the page of sources says what the headers say
-cmake/list_sources.sh . >>"$found" || true
+cmake/list_sources.sh . >>"$found" 2>&1 || true
 
 if [[ -s $found ]]; then
   cat "$found"
