@@ -3,8 +3,8 @@
 // can kill one of them at any moment. Going on in the same folder must end with the same weights.
 #include <cinttypes>
 
+#include "../semi/small_cohort.hpp"
 #include <segmed/backend/backend.hpp>
-#include <segmed/data/phantom.hpp>
 #include <segmed/distributed/mpi.hpp>
 #include <segmed/experiment/run.hpp>
 #include <segmed/losses/composition.hpp>
@@ -19,13 +19,7 @@ int main(int, char** arguments) {
   set_threads(1);
   return with_mpi(
       [&](Mpi& mpi) {
-        const auto cohort = phantom::abdomen({.cases = 4,
-                                              .organs = 2,
-                                              .labelled = 2,
-                                              .validation = 0,
-                                              .extent = {24, 24, 24},
-                                              .spacing_mm = 16,
-                                              .partial_views = false});
+        const auto cohort = trial::small_cohort();
         Net net({.classes = 3, .widths = {4, 8}, .encoder_convs = 1, .decoder_convs = 1});
         MeanTeacher<Net> policy{.teacher = {net}};
         RunOptions options{.steps = std::atoll(arguments[2]), .patch = {16, 16, 16}};

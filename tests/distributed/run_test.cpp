@@ -171,13 +171,7 @@ TEST_SUITE("distributed/run") {
   }
   TEST_CASE("a round's cases are dealt out, and all ranks learn from what each made of its own") {
     const Ranks ranks(world());
-    auto cohort = phantom::abdomen({.cases = 6,
-                                    .organs = 2,
-                                    .labelled = 2,
-                                    .validation = 0,
-                                    .extent = {24, 24, 24},
-                                    .spacing_mm = 16,
-                                    .partial_views = false});
+    auto cohort = small_cohort(6);
     const Example drawn = cohort.examples[0];
     cohort.add({"partly", "partly", drawn.image, drawn.labels, AnnotatedSet{}.with(1)});
     const auto trained = [&](const Ranks& with) {

@@ -125,13 +125,7 @@ void check_slopes(const Policy& policy) {
 template <class Policy, class Net>
 void check_trains(Policy policy, Net net) {
   const auto before = trial::weights_of(net);
-  const auto cohort = phantom::abdomen({.cases = 4,
-                                        .organs = 2,
-                                        .labelled = 4,
-                                        .validation = 0,
-                                        .extent = {24, 24, 24},
-                                        .spacing_mm = 16,
-                                        .partial_views = false});
+  const auto cohort = trial::small_cohort(4, 4);
   auto options = trial::few_steps(2);
   options.full = std::vector<LoaderCase>{{0}, {1}};
   options.partial =

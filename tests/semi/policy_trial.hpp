@@ -6,8 +6,8 @@
 
 #include <doctest/doctest.h>
 
+#include "small_cohort.hpp"
 #include <segmed/backend/backend.hpp>
-#include <segmed/data/phantom.hpp>
 #include <segmed/experiment/run.hpp>
 #include <segmed/losses/composition.hpp>
 #include <segmed/losses/entropy.hpp>
@@ -26,16 +26,6 @@ using Loss = Sum<Dice, CrossEntropy>;
 inline Net small_net(std::uint64_t seed = 1) {
   return Net(
       {.classes = 3, .widths = {4, 8}, .encoder_convs = 1, .decoder_convs = 1, .seed = seed});
-}
-/// Two annotated organs in D_0, none in D_1.
-inline MemoryCohort small_cohort() {
-  return phantom::abdomen({.cases = 4,
-                           .organs = 2,
-                           .labelled = 2,
-                           .validation = 0,
-                           .extent = {24, 24, 24},
-                           .spacing_mm = 16,
-                           .partial_views = false});
 }
 inline RunOptions few_steps(Index steps = 4) {
   RunOptions options;

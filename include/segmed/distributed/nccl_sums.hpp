@@ -7,6 +7,7 @@
 #include <utility>
 #include <vector>
 
+#include <segmed/core/json_text.hpp>
 #include <segmed/distributed/mpi.hpp>
 
 namespace segmed {
@@ -150,7 +151,7 @@ class NcclSums {
       if (now != Library::success && now != Library::in_progress)
         fail_with((std::string(function) + ", by ncclCommGetAsyncError").c_str(), now);
       if (!wait.too_long()) continue;
-      lose(text(function, "waited more than " + short_text(mpi_.patience()) +
+      lose(text(function, "waited more than " + number_text(mpi_.patience()) +
                               " s for the other ranks; one of them has ended or hangs, see what "
                               "it said"));
       nccl_.abort();
@@ -184,11 +185,6 @@ class NcclSums {
   std::string text(const char* function, const std::string& what) const {
     return "rank " + std::to_string(rank()) + " of " + std::to_string(size()) + ": " + function +
            ": " + what;
-  }
-  static std::string short_text(double value) {
-    char digits[32];
-    std::snprintf(digits, sizeof digits, "%g", value);
-    return digits;
   }
 
   Mpi& mpi_;
