@@ -35,6 +35,9 @@ struct DeviceUnits {
   // What tuning found, as JSON, and how it is taken up again; empty: nothing.
   std::string (*tuning)();
   void (*use_tuning)(const std::string& table);
+  // Whether convolutions that are met from now on may multiply floats as TF32, and whether they may
+  // add in an order that differs from run to run. A sentence for each that changes nothing here.
+  std::vector<std::string> (*allow)(bool tf32, bool nondeterministic);
 };
 namespace on_cpu {
 extern const DeviceUnits units;

@@ -1,4 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <type_traits>
+
 #include "device.hpp"
 #include "networks.hpp"
 #include "policies.hpp"
@@ -62,8 +64,18 @@ static std::string tuning() { return Cudnn::tuning().dump(1); }
 static void use_tuning(const std::string& table) {
   Cudnn::use_tuning(table.empty() ? TuningTable{}.json() : parse_json(table, "tuning table"));
 }
+static std::vector<std::string> allow(bool tf32, bool nondeterministic) {
+  constexpr bool of_floats = std::is_same_v<Number, float>;
+  Cudnn::nondeterministic(nondeterministic);
+  Cudnn::tf32(tf32 && of_floats);
+  if (!tf32 || Cudnn::switches().tf32) return {};
+  return {"--tf32 changes nothing: " +
+          (of_floats ? "SEGMED_CONV asks for " + convolutions()
+                     : "feature maps are " + type_of_maps() + " here, and TF32 is a way to " +
+                           "multiply floats")};
+}
 const DeviceUnits units = {table,      load_model, Cuda::count, Cuda::use, Cuda::name, type_of_maps,
-                           arithmetic, plans,      Cudnn::tune, tuning,    use_tuning};
+                           arithmetic, plans,      Cudnn::tune, tuning,    use_tuning, allow};
 #else
 static std::string arithmetic() { return std::string(kernels().name) + ", " + convolutions(); }
 static void tune(int engines) {
@@ -72,6 +84,14 @@ static void tune(int engines) {
                        "is nothing to tune; give --device cuda");
 }
 static void use_tuning(const std::string& table) { tune(int(!table.empty())); }
+static std::vector<std::string> allow(bool tf32, bool nondeterministic) {
+  std::vector<std::string> lines;
+  if (tf32) lines.push_back("--tf32 changes nothing: the processor multiplies floats as floats");
+  if (nondeterministic)
+    lines.push_back(
+        "--allow-nondeterministic changes nothing: the processor gives the same bits in each run");
+  return lines;
+}
 const DeviceUnits units = {table,
                            load_model,
                            [] { return 1; },
@@ -82,7 +102,8 @@ const DeviceUnits units = {table,
                            [] { return std::vector<std::string>{}; },
                            tune,
                            [] { return std::string(); },
-                           use_tuning};
+                           use_tuning,
+                           allow};
 #endif
 
 }  // namespace experiments::ON_DEVICE

@@ -157,6 +157,13 @@ int run(int argc, const char* const* argv) {
          "auto, cpu, cuda or cuda:N; cuda is the first GPU, or that of the process among those "
          "of its machine; auto is cuda where there is one, else cpu")
       ->capture_default_str();
+  bool tf32 = false, nondeterministic = false;
+  app.add_flag(
+      "--tf32", tf32,
+      "on a GPU: convolutions of float maps may multiply with 10 bits of fraction; maps of "
+      "bfloat16 have no such choice");
+  app.add_flag("--allow-nondeterministic", nondeterministic,
+               "on a GPU: convolutions may add in an order that differs from run to run");
   bool distributed = false;
   app.add_flag(
       "--distributed", distributed,
@@ -291,6 +298,8 @@ int run(int argc, const char* const* argv) {
     return together(*train_app ? patience : 0, [&] { return run(argc, argv); });
   choose_device(device, local_rank());
   const bool silent = !ranks().first();  // the first rank speaks
+  for (const std::string& line : units().allow(tf32, nondeterministic))
+    if (!silent) std::fprintf(stderr, "%s\n", line.c_str());
   train_options.study.quiet |= silent, gain_options.study.quiet |= silent;
   predict_options.quiet |= silent;
 

@@ -68,6 +68,7 @@ Json environment() {
   json["instruction_set"] = kernels().name;
   json["device"] = device_in_use();
   json["convolutions"] = name_of(convolution_mode());
+  json["arithmetic"] = units().arithmetic();
   json["threads"] = Index(threads());
   json["time"] = now;
   return json;

@@ -118,6 +118,27 @@ TEST_SUITE("experiment/commands") {
     CHECK(here.run(train + "--device cpu --replay", "env SEGMED_CONV=direct") == 2);
     CHECK(here.said().find("direct convolutions, so its bits would differ") != said.npos);
   }
+  TEST_CASE("what is allowed on a GPU changes nothing on the processor, which says so") {
+    const Workplace here;
+    if (!here.with_cohort()) return;
+    const auto train = [&](const std::string& out, const std::string& allowed) {
+      return here.run("train --data data --val 1 --steps 1 --device cpu --out " + out + small +
+                      allowed);
+    };
+    const auto arithmetic = [&](const std::string& out) {
+      const std::string path = (here.folder / out / "manifest.json").string();
+      return parse_json(read_bytes(path), path).at("arithmetic").as_string();
+    };
+    CHECK_MESSAGE(train("plain", "") == 0, here.said());
+    CHECK(here.said().find("changes nothing") == std::string::npos);
+    CHECK_MESSAGE(train("allowed", "--tf32 --allow-nondeterministic") == 0, here.said());
+    CHECK(here.said().find("--tf32 changes nothing: the processor multiplies floats as floats") !=
+          std::string::npos);
+    CHECK(here.said().find("--allow-nondeterministic changes nothing: the processor gives the same "
+                           "bits in each run") != std::string::npos);
+    CHECK(arithmetic("allowed") == arithmetic("plain"));
+    CHECK(arithmetic("plain").find("auto convolutions") != std::string::npos);
+  }
   TEST_CASE("the processor has nothing to tune, and says so") {
     const Workplace here;
     if (!here.with_cohort()) return;

@@ -3,12 +3,14 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <concepts>
 #include <functional>
 #include <vector>
 
 #include <segmed/autograd/pointwise.hpp>
-#include <segmed/backend/parallel.hpp>
+#include <segmed/backend/cpu.hpp>
 #include <segmed/image/volume.hpp>
+#include <segmed/train/window_kernels.hpp>
 
 namespace segmed {
 
@@ -21,7 +23,8 @@ struct SlidingWindow {
       {};                   // each class's name when x is mirrored: ClassTable::mirror
   float outside = 0;        // what an image smaller than the patch is padded with
   bool confidence = false;  // return the winner's probability as well
-  std::function<void(Index done, Index total)> progress = {};  // after each window; may throw
+  // After each window, on a GPU once it is queued; may throw.
+  std::function<void(Index done, Index total)> progress = {};
 };
 
 /// What a network makes of an image.
@@ -57,13 +60,13 @@ inline std::vector<float> window_taper(Index patch) {
 
 /// Leads one network over one image. Windows go from low to high z; once no later window reaches a
 /// plane, its labels are fixed and its sums reused, so that memory holds classes times one patch
-/// depth of planes, never classes times volume. Every sum is made in the order of the windows, so
-/// the number of threads changes nothing.
+/// depth of planes, never classes times volume. The image lies on the device once, the sums lie
+/// there, and what comes back are the finished planes of labels. Every sum is made in the order of
+/// the windows, so the number of threads changes nothing.
 template <FeatureMap F>
 class WindowSweep {
  public:
   using T = typename F::value_type;
-  using W = typename F::Wide;
   using D = typename F::device;
 
   WindowSweep(const Volume<float>& image, const SlidingWindow& how)
@@ -78,12 +81,14 @@ class WindowSweep {
                          "a 2-D network cannot be mirrored along z");
     for (std::size_t a = 0; a < 3; ++a) {
       starts_[a] = window_starts(image.extent[a], patch_[a], how.overlap);
-      taper_[a] = window_taper(patch_[a]);
-      total_[a].assign(std::size_t(image.extent[a]), 0);
+      const std::vector<float> taper = window_taper(patch_[a]);
+      std::vector<float> total(std::size_t(image.extent[a]), 0);
       for (const Index start : starts_[a])
         for (Index i = inside(a, start, 0); i < inside(a, start, patch_[a]); ++i)
-          total_[a][std::size_t(start + i)] += taper_[a][std::size_t(i)];
+          total[std::size_t(start + i)] += taper[std::size_t(i)];
+      taper_[a] = Storage<float, D>(taper), total_[a] = Storage<float, D>(total);
     }
+    if constexpr (!on_host) image_there_ = Storage<float, D>(image.voxels);
     for (unsigned subset = 0; subset < 8; ++subset) {
       const std::array<bool, 3> flips = {(subset & 1) != 0, (subset & 2) != 0, (subset & 4) != 0};
       bool wanted = true;
@@ -115,34 +120,29 @@ class WindowSweep {
   Index inside(std::size_t axis, Index start, Index i) const {
     return std::clamp<Index>(i, -start, image_.extent[axis] - start);
   }
-  /// Where a patch position lies in the mirrored patch.
-  Index mirrored(std::size_t axis, Index i, bool flip) const {
-    return flip ? patch_[axis] - 1 - i : i;
+  WindowView view(const Extent3& start, const std::array<bool, 3>& flips) const {
+    WindowView v{};
+    for (std::size_t a = 0; a < 3; ++a) {
+      v.extent[a] = image_.extent[a], v.patch[a] = patch_[a], v.start[a] = start[a];
+      v.low[a] = inside(a, start[a], 0);
+      v.count[a] = inside(a, start[a], patch_[a]) - v.low[a];
+      v.flip[a] = flips[a];
+    }
+    return v;
   }
-
-  F read(const Extent3& start, const std::array<bool, 3>& flips) const {
+  F read(const WindowView& window) const {
     const Grid grid{1, patch_[2], patch_[1], patch_[0], image_.channels};
-    std::vector<T> host(std::size_t(grid.size()), T(W(how_.outside)));
-    const Index begin = inside(0, start[0], 0), end = inside(0, start[0], patch_[0]);
-    parallel_for(patch_[2] * patch_[1], 8, [&](Index first, Index last) {
-      for (Index row = first; row < last; ++row) {
-        const Index z = row / patch_[1], y = row % patch_[1];
-        if (!image_.contains(0, start[1] + y, start[2] + z)) continue;
-        const Index to =
-            (mirrored(2, z, flips[2]) * patch_[1] + mirrored(1, y, flips[1])) * patch_[0];
-        for (Index x = begin; x < end; ++x) {
-          const float* from = &image_.at(start[0] + x, start[1] + y, start[2] + z);
-          T* at = &host[std::size_t((to + mirrored(0, x, flips[0])) * image_.channels)];
-          for (Index c = 0; c < image_.channels; ++c) at[c] = T(W(from[c]));
-        }
-      }
-    });
-    return F(grid, Storage<T, D>(host));
+    const float* image = on_host ? image_.voxels.data() : image_there_.read();
+    Storage<T, D> patch(grid.size(), Uninitialized{});
+    D::launch_rows(patch_[2] * patch_[1], patch_[0],
+                   CropWindow<T>{window, image, image_.channels, how_.outside, patch.write()});
+    return F(grid, patch);
   }
 
   template <class Net>
   void add(const Net& net, const Extent3& start, const std::array<bool, 3>& flips) {
-    const F image = read(start, flips);
+    const WindowView window = view(start, flips);
+    const F image = read(window);
     const F odds = evaluating([&] { return value(softmax(F(net(image)))); });
     const Grid grid = odds.grid();
     require(grid.with_channels(0) == image.grid().with_channels(0) && grid.channels >= 2 &&
@@ -152,30 +152,10 @@ class WindowSweep {
     if (classes_ == 0) begin(grid.channels);
     require(classes_ == grid.channels, "segment", "logits of ", classes_, " and of ", grid.channels,
             " classes");
-    const auto probability = odds.dense().value.host();
-    const Index low = inside(0, start[0], 0), high = inside(0, start[0], patch_[0]);
-    const Index width = image_.extent[0], height = image_.extent[1];
-    parallel_for(patch_[2] * patch_[1], 8, [&](Index first, Index last) {
-      for (Index row = first; row < last; ++row) {
-        const Index z = row / patch_[1], y = row % patch_[1];
-        if (!image_.contains(0, start[1] + y, start[2] + z)) continue;
-        const float weight = taper_[2][std::size_t(z)] * taper_[1][std::size_t(y)];
-        const Index from =
-            (mirrored(2, z, flips[2]) * patch_[1] + mirrored(1, y, flips[1])) * patch_[0];
-        const Index to = ((start[2] + z) % planes_ * height + start[1] + y) * width + start[0];
-        for (Index x = low; x < high; ++x)
-          deposit(weight * taper_[0][std::size_t(x)],
-                  &probability[std::size_t((from + mirrored(0, x, flips[0])) * classes_)],
-                  flips[0] && !how_.partner.empty() ? how_.partner.data() : nullptr,
-                  &sums_[std::size_t((to + x) * classes_)]);
-      }
-    });
-  }
-  void deposit(float weight, const T* from, const std::uint8_t* partner, float* to) const {
-    if (partner)
-      for (Index c = 0; c < classes_; ++c) to[c] += weight * float(W(from[partner[c]]));
-    else
-      for (Index c = 0; c < classes_; ++c) to[c] += weight * float(W(from[c]));
+    D::launch_rows(window.count[2] * window.count[1], window.count[0],
+                   DepositWindow<T>{window, odds.data(), taper_[0].read(), taper_[1].read(),
+                                    taper_[2].read(), flips[0] ? partner_there_.read() : nullptr,
+                                    classes_, planes_, sums_.write()});
   }
 
   void begin(Index classes) {
@@ -185,41 +165,52 @@ class WindowSweep {
     for (const std::uint8_t c : how_.partner)
       require<ConfigError>(c < classes, "segment", "partner ", int(c), " of ", classes, " classes");
     planes_ = std::min(patch_[2], image_.extent[2]);
-    sums_.assign(std::size_t(planes_ * image_.extent[1] * image_.extent[0] * classes), 0);
+    const Index voxels = planes_ * image_.extent[1] * image_.extent[0];
+    sums_ = Storage<float, D>(voxels * classes);
+    if (!how_.partner.empty()) partner_there_ = Storage<std::uint8_t, D>(how_.partner);
+    if constexpr (!on_host) {
+      labels_there_ = Storage<std::uint8_t, D>(voxels, Uninitialized{});
+      if (how_.confidence) confidence_there_ = Storage<float, D>(voxels, Uninitialized{});
+    }
   }
 
   /// Fixes the labels of all planes below `next`, which no later window reaches.
   void finish(Index next) {
-    const Index width = image_.extent[0], height = image_.extent[1], from = finished_;
-    parallel_for((next - from) * height, 8, [&](Index first, Index last) {
-      for (Index row = first; row < last; ++row) {
-        const Index z = from + row / height, y = row % height;
-        const float weight = total_[2][std::size_t(z)] * total_[1][std::size_t(y)];
-        for (Index x = 0; x < width; ++x) {
-          float* sums = &sums_[std::size_t(((z % planes_ * height + y) * width + x) * classes_)];
-          const float* best = std::max_element(sums, sums + classes_);
-          require<DataError>(std::isfinite(*best), "segment", "at voxel (", x, ", ", y, ", ", z,
-                             ") the network gives no number");
-          result_.labels.at(x, y, z) = std::uint8_t(best - sums);
-          if (how_.confidence)
-            result_.confidence.at(x, y, z) =
-                *best / (weight * total_[0][std::size_t(x)] * float(views_.size()));
-          std::fill(sums, sums + classes_, 0.0f);
-        }
-      }
-    });
+    const Index width = image_.extent[0], height = image_.extent[1];
+    const Index from = finished_ * height * width, voxels = next * height * width - from;
+    std::uint8_t* const labels = result_.labels.voxels.data() + from;
+    float* const sure = how_.confidence ? result_.confidence.voxels.data() + from : nullptr;
+    D::launch_rows((next - finished_) * height, width,
+                   FinishPlanes{finished_, planes_, height, width, classes_, float(views_.size()),
+                                total_[0].read(), total_[1].read(), total_[2].read(), sums_.write(),
+                                on_host ? labels : labels_there_.write(),
+                                on_host ? sure : confidence_there_.write()});
+    if constexpr (!on_host) {
+      D::synchronize();
+      D::copy(labels, labels_there_.read(), std::size_t(voxels));
+      if (sure) D::copy(sure, confidence_there_.read(), sizeof(float) * std::size_t(voxels));
+    }
+    const Index bad = std::find(labels, labels + voxels, FinishPlanes::no_number) - labels;
+    require<DataError>(bad == voxels, "segment", "at voxel (", bad % width, ", ",
+                       bad / width % height, ", ", finished_ + bad / width / height,
+                       ") the network gives no number");
     finished_ = next;
   }
+
+  static constexpr bool on_host = std::same_as<D, Cpu>;  // kernels reach the image and the result
 
   const Volume<float>& image_;
   const SlidingWindow& how_;
   Extent3 patch_;
   std::array<std::vector<Index>, 3> starts_;
-  std::array<std::vector<float>, 3> taper_, total_;  // of one window; of all at each voxel
   std::vector<std::array<bool, 3>> views_;
   Index classes_ = 0, planes_ = 0, finished_ = 0;
-  std::vector<float> sums_;  // (planes, height, width, classes); plane z lies at z % planes
   Segmentation result_;
+  // On the device; the last two hold the planes that are finished together.
+  Storage<float, D> image_there_, sums_;            // sums (planes, height, width, classes)
+  std::array<Storage<float, D>, 3> taper_, total_;  // of one window; of all at each voxel
+  Storage<std::uint8_t, D> partner_there_, labels_there_;
+  Storage<float, D> confidence_there_;
 };
 
 /// The labels that a network gives an image of any size: windows with Gaussian weights, averaged
