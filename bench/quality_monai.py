@@ -2,14 +2,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Trains MONAI's residual U-Net (Kerfoot et al. 2019) for some minutes and evaluates it.
 
-  quality_monai.py --data FOLDER --held-out FILE --minutes M --out FILE [--threads N] [--seed S]
+  quality_monai.py --data FOLDER --held-out FILE --minutes M --out FILE [--widths 32,64,128,256]
+                   [--rate 3e-3] [--workers N] [--threads N] [--seed S]
 
-FOLDER has imagesTr and labelsTr as the Medical Segmentation Decathlon does, FILE of --held-out a JSON list of the cases
-to evaluate on. Patches around voxels of every class, rotated, scaled, with noise and other
-intensities by chance, Dice + cross-entropy, AdamW with a rate that falls along a cosine, whole
-volumes through the sliding window. Data sets stay in memory, a worker prepares the patches, tensors
-are channels last, and malloc keeps its memory. The minutes are those of training alone. Writes
-{"dice", "steps", "minutes", "parameters"}.
+FOLDER has imagesTr and labelsTr as the Medical Segmentation Decathlon does, FILE of --held-out is a
+JSON list of the cases to evaluate on. Patches around voxels of every class, rotated, scaled, with
+noise and other intensities by chance, Dice + cross-entropy, AdamW with a rate that falls along a
+cosine, whole volumes through the sliding window. Data sets stay in memory, tensors are channels
+last, and malloc keeps its memory. The minutes are those of training alone. Writes {"dice", "steps",
+"minutes", "parameters"}.
 """
 import argparse
 import json
@@ -29,7 +30,6 @@ from monai.networks.nets import UNet
 from monai.utils import set_determinism
 
 PATCH = (32, 48, 32)
-CHANNELS, UNITS = (32, 64, 128, 256), 2  # 4.8 million parameters
 KEYS = ("image", "label")
 
 
@@ -124,8 +124,9 @@ def main():
     parser.add_argument("--minutes", required=True, type=float)
     parser.add_argument("--out", required=True, type=pathlib.Path)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
-    parser.add_argument("--workers", type=int, default=1)
-    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--workers", type=int, default=0)
+    parser.add_argument("--rate", type=float, default=3e-3)
+    parser.add_argument("--widths", default="32,64,128,256", help="channels of the levels")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
 
@@ -138,8 +139,9 @@ def main():
     patches = CacheDataset(kept, t.Compose(read_once() + drawn_anew(classes)), progress=False)
     loader = DataLoader(patches, batch_size=2, shuffle=True, drop_last=True,
                         num_workers=options.workers, persistent_workers=options.workers > 0)
-    network = UNet(3, 1, classes, channels=CHANNELS, strides=(2,) * (len(CHANNELS) - 1),
-                   num_res_units=UNITS).to(memory_format=torch.channels_last_3d)
+    widths = [int(w) for w in options.widths.split(",")]
+    network = UNet(3, 1, classes, channels=widths, strides=(2,) * (len(widths) - 1),
+                   num_res_units=2).to(memory_format=torch.channels_last_3d)
     steps, minutes = train(network, loader, options)
     found = {"dice": evaluate(network, volumes, classes), "steps": steps, "minutes": minutes,
              "parameters": sum(p.numel() for p in network.parameters())}
