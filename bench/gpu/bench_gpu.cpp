@@ -171,6 +171,22 @@ Run convolution(Pass pass, Index channels, Index extent) {
   });
 }
 
+/// A transposed convolution from twice as many channels that doubles the extents, with its bias:
+/// in one graph where an engine does both, or in a pass of its own.
+Run convolution_up(Index channels, Index extent, bool fused) {
+  const auto weight = std::make_shared<F::P>(8 * channels * 2 * channels, Init{.deviation = 0.05});
+  const auto bias = std::make_shared<F::P>(channels);
+  const Grid grid = cube(2, extent / 2, 2 * channels);
+  const auto values = random_numbers(grid.size());
+  return timed_alone([=] {
+    Cudnn::fused(fused);
+    no_grad([&] {
+      return transposed_conv(F(grid, values), *weight, *bias, ConvGeometry<3>::cubic(2, 2, 0));
+    });
+    Cudnn::fused(true);
+  });
+}
+
 // ---- single ops with their gradients
 
 struct Norm {
@@ -279,6 +295,11 @@ std::vector<Workload> workloads() {
              return convolution(pass, channels, extent);
            },
            conv_flops(channels, extent)});
+  const double up_flops = 2.0 * 2 * 8 * 64 * 32 * 64 * 64 * 64;
+  all.push_back(
+      {"ConvTransposeBias/32/128", [] { return convolution_up(32, 128, true); }, up_flops});
+  all.push_back(
+      {"ConvTransposeBiasApart/32/128", [] { return convolution_up(32, 128, false); }, up_flops});
   all.push_back({"InstNormLReluFwd/32/128", [] { return norm_forward(32, 128); }});
   all.push_back({"InstNormLReluBwd/32/128", [] { return norm_backward(32, 128); }});
   all.push_back({"DiceCeFwdBwd/14/128", [] { return dice_and_entropy(14, 128); }});

@@ -4,12 +4,13 @@
 #
 # All that is asked of a GPU, with programs that were built elsewhere (docs/gpu.md says how): the
 # tests of CUDA, every op beside the processor, speed and memory beside PyTorch, a small run under
-# compute-sanitizer, and a training on real data beside the processor's. What is not there is named
-# and left out. DIR/report.md says how it went, and is whole after each part.
+# compute-sanitizer, a training on real data beside the processor's, and tuning. What is not there
+# is named and left out. DIR/report.md says how it went, and is whole after each part.
 #
-#   --build    a build folder with bench/gpu/bench_gpu, tests/cuda/cuda_tests, examples/experiments
+#   --build    a build folder, or what of one is needed: bench/gpu/bench_gpu, tests/cuda/cuda_tests,
+#              examples/experiments
 #   --data     a folder with hippocampus_msd in it, or that folder
-#   --seconds  when to have ended
+#   --seconds  when to have ended; with more, each part may take longer
 #   --dry-run  print the commands of all parts instead
 #
 # Exit codes: 0 all gates hold, 1 something failed, 2 usage, 3 a gate of speed or memory does not
@@ -17,7 +18,7 @@
 set -uo pipefail
 
 usage() {
-  sed -n '3,19s/^# \{0,1\}//p' "$0" >&2
+  sed -n '3,20s/^# \{0,1\}//p' "$0" >&2
   exit 2
 }
 build="" data="" out="" seconds=460 dry=""
@@ -44,7 +45,7 @@ experiments=$build/examples/experiments
 python=${PYTHON:-python3}
 if [[ ! -x $bench ]]; then
   echo "gpu.sh: $bench is not there; build it with -DSEGMED_CUDA=ON -DSEGMED_BENCH=ON" >&2
-  exit 2
+  [[ -n $dry ]] || exit 2
 fi
 
 # ---- libraries: cuDNN, and what it compiles kernels with, are the machine's, or PyTorch's
@@ -73,6 +74,8 @@ head=$out/head.md table=$out/table.md speed=$out/speed.md report=$out/report.md
 worst=0
 
 left() { echo $((seconds - SECONDS)); }
+# Seconds out of 460, where there is more time as many more.
+share() { echo $(($1 * (seconds > 460 ? seconds : 460) / 460)); }
 # part NAME LIMIT COMMAND...: runs it with its output in NAME.log; `code` is its exit status.
 part() {
   local name=$1 limit=$2 from=$SECONDS
@@ -145,26 +148,29 @@ rm -f "$speed"
 touch "$table"
 
 # ---- (a) every op beside the processor
-part parity 75 "${ours[@]}" "$bench" --parity
+part parity "$(share 75)" "${ours[@]}" "$bench" --parity
 ((code == 0)) || fails 1
 for type in float bfloat16; do
   line "ops beside the processor, $type" \
     "$(awk -v t=$type '$3 == t { print $2; exit }' "$out/parity.log")" \
-    "$(awk -v t=$type '$3 == t { n++; bad += !($1 + 0 <= $2 + 0) || $1 ~ /nan|inf/
+    "$(awk -v t=$type '$1 != "plan:" && $3 == t { n++; bad += !($1 + 0 <= $2 + 0) || $1 ~ /nan|inf/
                                  if ($1 + 0 > worst) { worst = $1 + 0; $1 = $2 = $3 = ""; at = substr($0, 4) } }
        END { printf "%d of %d within, the worst %.2g (%s)", n - bad, n, worst, at }' \
       "$out/parity.log")" \
-    "$(awk -v t=$type '$3 == t { n++; bad += !($1 + 0 <= $2 + 0) || $1 ~ /nan|inf/ }
+    "$(awk -v t=$type '$1 != "plan:" && $3 == t { n++; bad += !($1 + 0 <= $2 + 0) || $1 ~ /nan|inf/ }
        END { if (n > 0 && bad == 0) print "yes"; else print "no" }' "$out/parity.log")"
 done
 
+plans() { grep -acE "^plan: .*$1" "$out/parity.log"; }
+tail='( bias| leak [-+.e0-9]+)'
 line "convolutions of these ops" "" \
-  "$(grep -ac '^plan: ' "$out/parity.log") kinds, \
-$(grep -ac '^plan: .*: plain kernels' "$out/parity.log") of them by plain kernels: parity.log" ""
+  "$(($(plans '') - $(plans ': in two steps'))) kinds, $(plans ': plain kernels') of them by plain \
+kernels; bias or activation in the graph of $(plans "$tail: engine"), apart from that of \
+$(plans ': in two steps'): parity.log" ""
 
 # ---- (b) the tests of CUDA
-if [[ -x $tests ]]; then
-  part tests 110 "${ours[@]}" "$tests"
+if [[ -n $dry || -x $tests ]]; then
+  part tests "$(share 110)" "${ours[@]}" "$tests"
   ((code == 0)) || fails 1
   line "tests of CUDA" "all pass" \
     "$(grep -a 'test cases:' "$out/tests.log" | tail -n 1 | tr -d '|' | sed 's/.*test cases/test cases/')" \
@@ -174,8 +180,8 @@ else
 fi
 
 # ---- (c) speed and memory
-limit=$(($(left) - 170))
-((limit > 200)) && limit=200
+limit=$(($(left) - $(share 170)))
+((limit > $(share 200))) && limit=$(share 200)
 ((limit < 30)) && limit=30
 part speed $((limit + 30)) env "SEGMED_LIBRARIES=$libraries" "$python" "$here/gpu_torch.py" \
   --bench "$bench" --out "$out" --seconds "$limit"
@@ -195,7 +201,7 @@ if [[ -n $sanitizer ]]; then
     IFS=: read -r tool kernels limit <<<"$check"
     pool=on more=()
     [[ $tool == memcheck ]] && pool=off more=(--report-api-errors no)
-    part "$tool" "$limit" "${ours[@]}" "SEGMED_GPU_POOL=$pool" "$sanitizer" --tool "$tool" "${more[@]}" \
+    part "$tool" "$(share "$limit")" "${ours[@]}" "SEGMED_GPU_POOL=$pool" "$sanitizer" --tool "$tool" "${more[@]}" \
       --error-exitcode 9 --kernel-regex "kns=$kernels" "$bench" --small-run
     if grep -aq "Device not supported" "$out/$tool.log"; then
       line "compute-sanitizer's $tool, a small run" "0 errors" "it refuses this device" "not known"
@@ -207,7 +213,7 @@ if [[ -n $sanitizer ]]; then
       "$(verdict)"
   done
 else
-  part small_run 60 "${ours[@]}" "$bench" --small-run
+  part small_run "$(share 60)" "${ours[@]}" "$bench" --small-run
   ((code == 0)) || fails 1
   line "a small run; compute-sanitizer is not installed" "ends" "$(tail -n 1 "$out/small_run.log")" \
     "$(verdict)"
@@ -215,9 +221,9 @@ fi
 
 # ---- (e) a training on real data
 [[ -d $data/hippocampus_msd ]] && data=$data/hippocampus_msd
-if [[ ! -f $experiments || ! -x $experiments ]]; then
+if [[ -z $dry && (! -f $experiments || ! -x $experiments) ]]; then
   line "training on real data" "Dice - 0.02" "left out: no $experiments" "not known"
-elif [[ -z $data || ! -d $data ]]; then
+elif [[ -z $dry && (-z $data || ! -d $data) ]]; then
   line "training on real data" "Dice - 0.02" "left out: no data" "not known"
 else
   rm -rf "$out/on_gpu" "$out/on_cpu"
@@ -233,6 +239,9 @@ else
   fi
   part train_gpu "$limit" "${ours[@]}" "$experiments" "${common[@]}" --device cuda:0 --out "$out/on_gpu"
   gpu_code=$code
+  part tune "$(share 60)" "${ours[@]}" "$experiments" tune --data "$data" --val 40 --policy supervised --engines 4 \
+    --quiet --device cuda:0 --out "$out/tuning.json"
+  tune_code=$code tuned=$(verdict)
   wait
   of_gpu=$(sed -n 's/^mean Dice \([0-9.]*\).*/\1/p' "$out/train_gpu.log")
   of_cpu=$(sed -n 's/^mean Dice \([0-9.]*\).*/\1/p' "$out/train_cpu.log")
@@ -245,6 +254,11 @@ else
   [[ $holds == no || $gpu_code != 0 ]] && fails 1
   line "training on real data, 400 steps" "Dice of the processor - 0.02" \
     "${of_gpu:-none} in ${minutes:-?} minutes; the processor ${of_cpu:-did not end in time}" "$holds"
+  ((tune_code == 0)) || fails 1
+  line "tuning of its convolutions, 4 engines each" "ends" \
+    "$(grep -c '"graph":' "$out/tuning.json" 2>/dev/null) graphs; bias or activation in the graph of \
+$(grep -acE "^[a-z_]+ bfloat16 .*$tail: engine" "$out/tune.log"), apart from that of \
+$(grep -ac ': in two steps' "$out/tune.log"): tune.log" "$tuned"
 fi
 
 publish

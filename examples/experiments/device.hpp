@@ -16,13 +16,15 @@ namespace experiments {
 
 struct PolicyEntry;
 struct Model;
+struct Recipe;
 
 /// What is compiled for a device.
 struct DeviceUnits {
   const std::vector<const PolicyEntry*>& (*policies)();
   Model (*load)(const std::string& path);
-  int (*count)();                    // of such devices
-  void (*use)(int number);           // throws DeviceError
+  void (*label_blank_patch)(const Recipe& recipe);  // so that all that prediction needs was met
+  int (*count)();                                   // of such devices
+  void (*use)(int number);                          // throws DeviceError
   std::string (*title)(int number);  // what the maker calls it; empty: nothing special
   std::string (*numbers)();          // the type of feature maps
   // What the bits of a training depend on beside its recipe.

@@ -74,8 +74,9 @@ static std::vector<std::string> allow(bool tf32, bool nondeterministic) {
                      : "feature maps are " + type_of_maps() + " here, and TF32 is a way to " +
                            "multiply floats")};
 }
-const DeviceUnits units = {table,      load_model, Cuda::count, Cuda::use, Cuda::name, type_of_maps,
-                           arithmetic, plans,      Cudnn::tune, tuning,    use_tuning, allow};
+const DeviceUnits units = {
+    table,      load_model, label_blank_patch, Cuda::count, Cuda::use,  Cuda::name, type_of_maps,
+    arithmetic, plans,      Cudnn::tune,       tuning,      use_tuning, allow};
 #else
 static std::string arithmetic() { return std::string(kernels().name) + ", " + convolutions(); }
 static void tune(int engines) {
@@ -94,6 +95,7 @@ static std::vector<std::string> allow(bool tf32, bool nondeterministic) {
 }
 const DeviceUnits units = {table,
                            load_model,
+                           label_blank_patch,
                            [] { return 1; },
                            [](int) {},
                            [](int) { return std::string(); },

@@ -50,7 +50,20 @@ Model built(const Recipe& recipe, const Checkpoint& point) {
   return model;
 }
 
+template <class F>
+void label_blank(const Recipe& recipe) {
+  const auto blank = make_volume<float>(recipe.plan.patch, {}, recipe.plan.channels);
+  segment<F>(network_of<F>(recipe, 1), blank, {.patch = recipe.plan.patch});
+}
+
 }  // namespace
+
+void label_blank_patch(const Recipe& recipe) {
+  if (recipe.flat())
+    label_blank<Flat>(recipe);
+  else
+    label_blank<Solid>(recipe);
+}
 
 Model load_model(const std::string& path) {
   const bool folder = std::filesystem::is_directory(path);

@@ -30,5 +30,7 @@ extern template segmed::AnyNetwork<Solid> network_of<Solid>(const Recipe&, std::
 
 /// What Model::load does on this device.
 Model load_model(const std::string& path);
+/// Labels one patch of nothing with the recipe's network and starting weights.
+void label_blank_patch(const Recipe& recipe);
 
 }  // namespace experiments::ON_DEVICE

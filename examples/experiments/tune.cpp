@@ -16,7 +16,8 @@ int tune(const TuneOptions& options) {
   const Recipe recipe =
       recipe_for(options.policy, study.recipe(split.full, options.budget.is_long()));
   std::printf("%s\n", recipe.text().c_str());
-  // One step of training meets every convolution, forward and backward.
+  // One step of training meets every convolution, forward and backward; a prediction those of one
+  // case at a time.
   RunOptions how = run_options(recipe, options.study.seed);
   how.name = "tune", how.steps = 1, how.quiet = options.study.quiet;
   how.full = study.cases(split.full);
@@ -24,6 +25,7 @@ int tune(const TuneOptions& options) {
   how.partial =
       study.hidden(alone ? std::vector<std::string>{} : split.partial, 0, options.study.seed);
   train(options.policy, {{study.cohort(), how}, recipe, how});
+  units().label_blank_patch(recipe);
   for (const std::string& plan : units().plans()) std::printf("%s\n", plan.c_str());
   units().tune(0);
   write_text(options.budget.out, units().tuning() + "\n");

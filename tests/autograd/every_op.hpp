@@ -9,6 +9,7 @@
 #include <segmed/autograd/dynamic_convolution.hpp>
 #include <segmed/autograd/gradient_check.hpp>
 #include <segmed/autograd/group.hpp>
+#include <segmed/autograd/leaky_convolution.hpp>
 #include <segmed/autograd/normalize.hpp>
 #include <segmed/autograd/perturb.hpp>
 #include <segmed/autograd/pool.hpp>
@@ -155,6 +156,15 @@ void each(const Visit& visit) {
         conv_of(G{{1, 3, 3}, {1, 1, 1}, {0, 1, 1}, {1, 1, 1}}));
   visit("transposed conv", {cube}, {8 * 3 * 4, 3}, [](const auto& in) {
     return transposed_conv(in.x[0], in.w[0], in.w[1], G::cubic(2, 2, 0));
+  });
+  visit("transposed conv, 16 to 8", {{2, 4, 4, 6, 16}}, {8 * 8 * 16, 8}, [](const auto& in) {
+    return transposed_conv(in.x[0], in.w[0], in.w[1], G::cubic(2, 2, 0));
+  });
+  visit("leaky conv", {cube}, {27 * 4 * 8, 8},
+        [](const auto& in) { return leaky_conv(in.x[0], in.w[0], in.w[1], G::cubic(3), leak); });
+  visit("leaky conv, norm, conv", {cube}, {27 * 4 * 8, 8, 8, 27 * 8 * 4}, [](const auto& in) {
+    const auto y = leaky_conv(in.x[0], in.w[0], in.none, G::cubic(3), leak);
+    return conv(instance_norm(y, in.w[1], in.w[2]), in.w[3], in.none, G::cubic(3));
   });
   visit("conv of two sources", {cube, cube}, {27 * 8 * 8}, [](const auto& in) {
     return conv(concat(in.x[0], in.x[1]), in.w[0], in.none, G::cubic(3));

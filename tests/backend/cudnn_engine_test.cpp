@@ -130,6 +130,57 @@ TEST_SUITE("backend/cudnn engines") {
           "3 not admitted");
     CHECK(CudnnChoice<FakePlan>{}.text() == "plain kernels, since cuDNN offers no engine");
   }
+  TEST_CASE("a tail stays in its graph where that is faster") {
+    Fake fake;
+    fake.all.push_back({.engine = {.index = 7}, .milliseconds = 2});
+    const CudnnProblem p = problem().with_tail({.bias = true});
+    auto kept = choose_plan<FakePlan>(p, fake, 1e-3f, 4);
+    keep_if_faster(kept, 2.5);
+    CHECK(kept.plan);
+    CHECK(kept.text(true) == "engine 7, 2 ms");
+    keep_if_faster(kept, 1.5);
+    CHECK_FALSE(kept.plan);
+    CHECK(kept.engine.is_apart());
+    CHECK(kept.text(true) ==
+          "in two steps, 1.5 ms, since no engine does all; 1 not faster (2 ms, 1.5 ms apart)");
+    keep_if_faster(kept, 1);  // there is nothing to give up
+    CHECK(kept.milliseconds == 1.5);
+    CHECK(CudnnChoice<FakePlan>{}.text(true) == "in two steps, since cuDNN offers no engine");
+  }
+  TEST_CASE("a tuning table knows tails, and one from before them keeps them apart") {
+    const CudnnProblem bare = problem(), fused = bare.with_tail({.bias = true, .leak = 0.2f}),
+                       slow = problem(32).with_tail({.bias = true}),
+                       unknown = problem(64).with_tail({.bias = true});
+    TuningTable table;
+    table.record(hopper, bare, {.index = 12}, 0.5);
+    table.record(hopper, fused, {.index = 40, .knobs = {{2, 3}}}, 0.5);
+    table.record(hopper, slow, CudnnEngine::apart(), 0.75);
+    const Json json = table.json();
+    CHECK(json.at("version").as_index() == 2);
+    const TuningTable read = TuningTable::of_json(parse_json(json.dump(2)), hopper);
+    CHECK(read.find(bare)->index == 12);
+    CHECK(read.find(fused)->same({.index = 40, .knobs = {{2, 3}}}));
+    CHECK(read.find(slow)->is_apart());
+    CHECK_FALSE(read.find(unknown).has_value());
+    CHECK(read.json() == json);
+
+    Json older;
+    for (const auto& member : json.as_object())
+      if (member.name != "version") older[member.name] = member.value;
+    older["graphs"] = Json::Array{json.at("graphs").as_array()[0]};
+    REQUIRE(older.at("graphs").as_array()[0].at("graph").as_string() == bare.text());
+    TuningTable first = TuningTable::of_json(older, hopper);
+    CHECK(first.find(bare)->index == 12);
+    for (const CudnnProblem& p : {fused, slow, unknown}) CHECK(first.find(p)->is_apart());
+    first.record(hopper, problem(64), {.index = 3}, 0.5);
+    CHECK(first.json().at("version").as_index() == 1);  // it stays what it is
+    Json later = json;
+    later["version"] = 3;
+    CHECK_THROWS_WITH_AS(TuningTable::of_json(later, hopper),
+                         "segmed: tuning table: it is of version 3, this program knows up to 2; "
+                         "tune again",
+                         ConfigError);
+  }
   TEST_CASE("a tuning table goes through JSON and back") {
     TuningTable table;
     CHECK_FALSE(table.find(problem()).has_value());

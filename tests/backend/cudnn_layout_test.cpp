@@ -6,6 +6,7 @@
 #include <segmed/autograd/convolution.hpp>
 #include <segmed/autograd/gradient_check.hpp>
 #include <segmed/autograd/group.hpp>
+#include <segmed/autograd/leaky_convolution.hpp>
 #include <segmed/autograd/normalize.hpp>
 #include <segmed/backend/cpu.hpp>
 #include <segmed/backend/cudnn/convolve.hpp>
@@ -74,6 +75,40 @@ std::vector<double> of_layers() {
   backward(probe(z));
   std::vector<double> all;
   for (const auto& part : {z.dense().value, x.gradient(), group.grads})
+    for (const float number : part.host()) all.push_back(double(number));
+  return all;
+}
+
+template <class F>
+struct Unnormalised {
+  typename F::P first{27 * 4 * 8}, bias{8}, up{8 * 8 * 8}, up_bias{8}, last{27 * 8 * 3}, end{3};
+  typename F::P gain{8}, shift{8};
+  auto all() { return std::array{&first, &bias, &up, &up_bias, &last, &end, &gain, &shift}; }
+  static void members(auto& self, auto&& visit) {
+    visit("first", self.first), visit("bias", self.bias), visit("up", self.up);
+    visit("up_bias", self.up_bias), visit("last", self.last), visit("end", self.end);
+    visit("gain", self.gain), visit("shift", self.shift);
+  }
+};
+// Convolutions with biases and activations, and all gradients. Channels fill what engines read, so
+// that the first and the transposed one are written in place.
+template <class D>
+std::vector<double> of_activated_layers(double leak) {
+  using F = Features<3, float, D>;
+  Unnormalised<F> net;
+  std::uint32_t stream = 1;
+  for (auto* p : net.all()) p->value().assign(numbers<float>(p->size(), 3, stream++));
+  GroupOf<F> group(Role::trained, net);
+  const Grid grid{2, 4, 3, 5, 4};
+  const F x = F::leaf(grid, numbers<float>(grid.size(), 3, stream));
+  const auto three = ConvGeometry<3>::cubic(3);
+  const F y = leaky_conv(x, net.first, net.bias, three, leak);
+  const F z = transposed_conv(y, net.up, net.up_bias, ConvGeometry<3>::cubic(2, 2, 0));
+  const F last = leaky_conv(leaky_relu(z, 0.5), net.last, net.end, three, leak);
+  // The first map is read twice, so that gradients of several kinds meet.
+  backward(probe(last) + mean_square(value(instance_norm(y, net.gain, net.shift)), 0.25));
+  std::vector<double> all;
+  for (const auto& part : {value(last).dense().value, x.gradient(), group.grads})
     for (const float number : part.host()) all.push_back(double(number));
   return all;
 }
@@ -148,6 +183,11 @@ TEST_SUITE("backend/cudnn layout") {
          {CudnnSwitches{.tf32 = true}, CudnnSwitches{.nondeterministic = true},
           CudnnSwitches{.workspace = 5}})
       all.push_back(cudnn_problem(CudnnPass::forward, CudnnStorage::float32, s, w).value());
+    for (const CudnnPass pass : {CudnnPass::forward, CudnnPass::backward_data})
+      for (const CudnnTail& tail :
+           {CudnnTail{.bias = true}, CudnnTail{.leak = 0.01f}, CudnnTail{.leak = 0},
+            CudnnTail{.bias = true, .leak = 0.01f}, CudnnTail{.bias = true, .leak = 0.010001f}})
+        all.push_back(cudnn_problem(pass, CudnnStorage::float32, {}, w)->with_tail(tail));
     for (std::size_t i = 0; i < all.size(); ++i)
       for (std::size_t j = 0; j < i; ++j) {
         CHECK(all[i].key() != all[j].key());
@@ -158,6 +198,10 @@ TEST_SUITE("backend/cudnn layout") {
       return cudnn_problem(CudnnPass::forward, CudnnStorage::bfloat16, {.tf32 = tf32}, w)->key();
     };
     CHECK(half(true) == half(false));
+    const CudnnProblem bare = forward_of(w);
+    CHECK(bare.with_tail({.bias = true}).with_tail({}).key() == bare.key());
+    CHECK(bare.with_tail({.bias = true}).bias().extent == std::vector<Index>{1, 16, 1, 1, 1});
+    CHECK(bare.with_tail({.bias = true}).bias().stride == std::vector<Index>{16, 1, 16, 16, 16});
     CHECK(forward_of(window({1, 8, 8, 8, 3}, 8, 3, 1, 1)).key() ==
           forward_of(window({1, 8, 8, 8, 4}, 8, 3, 1, 1)).key());
   }
@@ -174,6 +218,54 @@ TEST_SUITE("backend/cudnn layout") {
         CHECK(DenseLoop::runs() == before + 3);
       }
     }
+  }
+  TEST_CASE_TEMPLATE("a bias joins the graph that writes in place, or is added behind it", T, float,
+                     Bfloat16) {
+    const auto fused = [](const Window& w, bool to_coarse, bool engine, bool in_two_parts = false) {
+      Problem p{.w = w, .bias = true, .seed = 7};
+      p.two_parts = in_two_parts;
+      DenseLoop::fuses() = engine;
+      const int before = DenseLoop::fused_runs();
+      const Results made = written<T, Host>(p, to_coarse, [&](const auto&... of) {
+        if (to_coarse)
+          gather<Host, T>(of...);
+        else
+          scatter<Host, T>(of...);
+      });
+      DenseLoop::fuses() = true;
+      const Results plain = written<T, Cpu>(p, to_coarse, [&](const auto&... of) {
+        if (to_coarse)
+          gather_plainly<Cpu, T>(of...);
+        else
+          scatter_plainly<Cpu, T>(of...);
+      });
+      CHECK(distance(made.out, plain.out) < tolerance<T>);
+      CHECK(distance(made.moments, plain.moments) < 2 * tolerance<T>);
+      return DenseLoop::fused_runs() - before;
+    };
+    const Window whole = window({2, 4, 6, 4, 8}, 16, 2, 2, 0),
+                 head = window({2, 4, 5, 6, 8}, 3, 1, 1, 0);
+    CHECK(fused(whole, true, true) == 1);
+    CHECK(fused(whole, false, true) == 1);  // a transposed convolution
+    CHECK(fused(whole, false, false) == 0);
+    CHECK(fused(whole, true, true, true) == 0);  // two parts are written from room of its own
+    CHECK(fused(head, true, true) == 0);         // so are three channels of eight
+  }
+  TEST_CASE("an activation is stored where an engine does it, and left to readers elsewhere") {
+    for (const double leak : {0.2, 0.0}) {
+      CAPTURE(leak);
+      const std::vector<double> plain = of_activated_layers<Cpu>(leak);
+      int before = DenseLoop::fused_runs();
+      CHECK(distance(of_activated_layers<Host>(leak), plain) < 1e-5);
+      CHECK(DenseLoop::fused_runs() == before + 2);  // the last one has three channels
+      DenseLoop::fuses() = false;
+      before = DenseLoop::fused_runs();
+      CHECK(distance(of_activated_layers<Host>(leak), plain) < 1e-5);
+      CHECK(DenseLoop::fused_runs() == before);
+      DenseLoop::fuses() = true;
+    }
+    CHECK_THROWS_AS(of_activated_layers<Host>(-0.5), ConfigError);
+    CHECK_THROWS_AS(of_activated_layers<Cpu>(-0.5), ConfigError);
   }
   TEST_CASE("what it cannot say goes to the plain kernels") {
     Window w = window({2, 6, 4, 8, 5}, 6, 2, 2, 0);
@@ -239,6 +331,10 @@ TEST_SUITE("backend/cudnn layout") {
       for (const CudnnPass pass :
            {CudnnPass::forward, CudnnPass::backward_data, CudnnPass::backward_weights})
         all.push_back(cudnn_problem(pass, CudnnStorageOf<T>::value, {}, w).value());
+    const std::size_t bare = all.size();
+    for (std::size_t i = 0; i < bare; ++i)
+      if (all[i].pass != CudnnPass::backward_weights && i % 4 < 2)
+        all.push_back(all[i].with_tail({.bias = i % 4 == 0, .leak = i % 3 == 0 ? 1 : 0.2f}));
     for (const CudnnProblem& p : all) {
       CAPTURE(p.text());
       const float allowed = allowed_difference(p.storage);
@@ -258,6 +354,22 @@ TEST_SUITE("backend/cudnn layout") {
       CHECK(off([&](const auto& on) { (on.*out)[0] = T(float((on.*out)[0]) + 2.0f); }) > allowed);
       CHECK(worst_difference<Cpu, T>(
                 p, [](const CudnnOperands<T>&) {}, 64) > allowed);
+      if (!p.tail.any()) continue;
+      // An engine that forgets the tail, or a part of it.
+      const auto forgets = [&](const CudnnTail& tail) {
+        return worst_difference<Cpu, T>(
+            p,
+            [&](CudnnOperands<T> on) {
+              if (!tail.bias) on.bias = nullptr;
+              run_graph(p.with_tail(tail), on);
+            },
+            512);
+      };
+      CHECK(forgets({}) > allowed);
+      if (p.tail.bias && p.tail.leak != 1) {
+        CHECK(forgets({.bias = true}) > allowed);
+        CHECK(forgets({.leak = p.tail.leak}) > allowed);
+      }
     }
   }
 }

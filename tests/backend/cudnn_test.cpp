@@ -88,6 +88,47 @@ TEST_SUITE("backend/cudnn") {
     Cudnn::tf32(false);
     for (const std::string& line : CudnnContext::current(Cuda::stream()).report()) MESSAGE(line);
   }
+  TEST_CASE_TEMPLATE("bias and activation in one graph, or behind it, agree with the plain kernels",
+                     T, float, Bfloat16) {
+    if (!gpu()) return;
+    std::vector<Window> all = larger();
+    all.push_back(window({1, 5, 6, 4, 16}, 16, 3, 1, 1));
+    for (const bool fused : {true, false}) {
+      CAPTURE(fused);
+      Cudnn::fused(fused);
+      std::uint32_t seed = 1;
+      for (const Window& w : all) {
+        CAPTURE(w.fine);
+        CAPTURE(w.coarse);
+        check_all<T>({.w = w, .bias = true, .seed = seed++}, false);
+      }
+    }
+    Cudnn::fused(true);
+    for (const double slope : {0.0, 0.01})
+      for (const bool bias : {true, false})
+        for (const Window& w : all) {
+          CAPTURE(slope);
+          CAPTURE(bias);
+          CAPTURE(w.fine);
+          CAPTURE(w.coarse);
+          const Problem p{.w = w, .bias = bias, .seed = 5};
+          bool done = false;
+          const auto run = [&] {
+            return written<T, Cuda>(p, true, [&](const auto&... of) {
+              done = gather_activated<Cuda, T>(of..., Wide<T>(slope));
+            });
+          };
+          const Results made = run();
+          if (!done) continue;  // then the activation is left to readers
+          Results plain =
+              written<T, Cpu>(p, true, [&](const auto&... of) { gather_plainly<Cpu, T>(of...); });
+          for (double& z : plain.out) z = z > 0 ? z : slope * z;
+          CHECK(distance(made.out, plain.out) < tolerance<T>(false));
+          CHECK(run().out == made.out);
+        }
+    for (const std::string& line : CudnnContext::current(Cuda::stream()).report())
+      if (line.find(" bias") != line.npos || line.find(" leak") != line.npos) MESSAGE(line);
+  }
   TEST_CASE("what cuDNN cannot say goes to the plain kernels, and doubles do") {
     if (!gpu()) return;
     Window w = window({2, 6, 4, 8, 5}, 6, 2, 2, 0);
@@ -120,6 +161,25 @@ TEST_SUITE("backend/cudnn") {
     Json foreign = table;
     foreign["architecture"] = 1;
     CHECK_THROWS_AS(Cudnn::use_tuning(foreign), ConfigError);
+    Cudnn::use_tuning(TuningTable{}.json());
+  }
+  TEST_CASE("tuning decides whether a bias is added in the graph, and is obeyed") {
+    if (!gpu()) return;
+    const Problem p{.w = window({1, 16, 16, 16, 32}, 32, 2, 2, 0), .bias = true};
+    const auto run = [&] {
+      return written<Bfloat16, Cuda>(p, false,
+                                     [&](const auto&... of) { scatter<Cuda, Bfloat16>(of...); });
+    };
+    Cudnn::tune(4);
+    const Results tuned = run();
+    Cudnn::tune(0);
+    const Json table = Cudnn::tuning();
+    Index with_bias = 0;
+    for (const Json& one : table.at("graphs").as_array())
+      with_bias += one.at("graph").as_string().find(" bias") != std::string::npos;
+    CHECK(with_bias == 1);
+    Cudnn::use_tuning(table);
+    CHECK(run().out == tuned.out);
     Cudnn::use_tuning(TuningTable{}.json());
   }
   TEST_CASE("little workspace still convolves") {

@@ -81,7 +81,18 @@ void run_graph(const CudnnProblem& p, const CudnnOperands<T>& on) {
   T* out = p.pass == CudnnPass::forward         ? on.coarse
            : p.pass == CudnnPass::backward_data ? on.fine
                                                 : on.filter;
-  for (const double sum : sums) *out++ = T(float(sum));
+  // Behind it, in float, what the tail says.
+  const CudnnTensor bias = p.bias();
+  REQUIRE((on.bias != nullptr) == p.tail.bias);
+  if (p.tail.any()) {
+    REQUIRE(p.pass != CudnnPass::backward_weights);
+    REQUIRE(bias.extent[1] == bias.size());
+  }
+  for (std::size_t i = 0; i < sums.size(); ++i) {
+    float z = float(sums[i]);
+    if (p.tail.bias) z += on.bias[Index(i) % bias.extent[1]];  // channels are last
+    out[i] = T(z > 0 ? z : p.tail.leak * z);
+  }
 }
 
 /// Takes cuDNN's place.
@@ -90,9 +101,19 @@ struct DenseLoop {
     static int count = 0;
     return count;
   }
+  /// Of the runs, those with a tail; and whether there are plans for any.
+  static int& fused_runs() {
+    static int count = 0;
+    return count;
+  }
+  static bool& fuses() {
+    static bool on = true;
+    return on;
+  }
   static CudnnSwitches switches() { return {}; }
   template <CudnnStored T>
   static const CudnnProblem* plan(const CudnnProblem& p) {
+    if (p.tail.any() && !fuses()) return nullptr;
     static CudnnProblem kept;
     kept = p;
     return &kept;
@@ -100,7 +121,9 @@ struct DenseLoop {
   template <CudnnStored T>
   static void run(const CudnnProblem& p, const CudnnOperands<T>& on) {
     for (const T* tensor : {on.fine, on.filter, on.coarse}) REQUIRE(aligned(tensor));
+    REQUIRE(aligned(on.bias));
     run_graph(p, on), ++runs();
+    fused_runs() += p.tail.any();
   }
 };
 static_assert(DenseEngine<DenseLoop>);
@@ -114,6 +137,11 @@ struct DenseConvolutions {
   static void gather(const Window& w, const Feed<T>& in, const Wide<T>* weight,
                      const Sink<T>& out) {
     write_by<Engine, D, T>(CudnnPass::forward, w, in, weight, out);
+  }
+  template <CudnnStored T>
+  static bool gather_activated(const Window& w, const Feed<T>& in, const Wide<T>* weight,
+                               const Sink<T>& out, Wide<T> leak) {
+    return write_by<Engine, D, T>(CudnnPass::forward, w, in, weight, out, leak);
   }
   template <CudnnStored T>
   static void scatter(const Window& w, const Feed<T>& in, const Wide<T>* weight,

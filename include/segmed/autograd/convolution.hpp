@@ -83,9 +83,28 @@ Incoming<T> written_once(const Grid& grid, const Incoming<T>& g, Storage<T, D>& 
   return g;
 }
 
+/// The gradient of what was stored as leak(z), carried through the leak to z: both have one sign.
+template <Device D, class T>
+Incoming<T> before_leak(const Grid& grid, const Incoming<T>& g, Wide<T> leak,
+                        Storage<T, D>& dense) {
+  Incoming<T> before;
+  before.view.grid = grid, before.view.x = g.view.x, before.view.leak = leak;
+  before.seen = g.direct;
+  if (g.seen || g.moments) {
+    dense = Storage<T, D>(grid.size(), Uninitialized{});
+    Sink<T> sink;
+    sink.out[0] = dense.write(), sink.grid[0] = grid;
+    deposit<D>(grid, g, sink);
+    before.seen = dense.read();
+  }
+  return before;
+}
+
 /// Runs a window forward, down to its coarse grid or up to its fine one, and records the other way.
+/// Going down, with a leak that is not 1, stores leak(z); an empty map where the device cannot.
 template <bool Down, FeatureMap F>
-F convolved(const F& x, const typename F::P& weight, const typename F::P& bias, const Window& w) {
+F convolved(const F& x, const typename F::P& weight, const typename F::P& bias, const Window& w,
+            typename F::Wide leak = 1) {
   using T = typename F::value_type;
   using D = typename F::device;
   const Grid to = Down ? w.coarse : w.fine;
@@ -102,17 +121,20 @@ F convolved(const F& x, const typename F::P& weight, const typename F::P& bias, 
     raw.moments = Storage<double, D>(2 * to.pairs());
     out.moments = raw.moments.write();
   }
-  if constexpr (Down)
-    gather<D>(w, in, weight.value().read(), out);
-  else
+  const bool activates = Down && leak != 1;
+  if (activates && !gather_activated<D, T>(w, in, weight.value().read(), out, leak)) return {};
+  if constexpr (!Down)
     scatter<D>(w, in, weight.value().read(), out);
+  else if (!activates)
+    gather<D>(w, in, weight.value().read(), out);
   Uses uses;
   if (weights) uses.push_back(weight.state());
   if (weights && !bias.empty()) uses.push_back(bias.state());
   record_map(y, uses,
              [=, weight = weight.state(),
-              bias = bias.empty() ? nullptr : bias.state()](const Incoming<T>& sum) {
-               Storage<T, D> dense;
+              bias = bias.empty() ? nullptr : bias.state()](const Incoming<T>& stored) {
+               Storage<T, D> added, dense;
+               const Incoming<T> sum = activates ? before_leak<D>(to, stored, leak, added) : stored;
                const Incoming<T> g = weights && inputs ? written_once<D>(to, sum, dense) : sum;
                Feed<T> incoming, values;
                incoming.gradient = g, incoming.is_gradient = true;
@@ -130,14 +152,10 @@ F convolved(const F& x, const typename F::P& weight, const typename F::P& bias, 
   return y;
 }
 
-/// Convolution with zero padding. Reads sources on load and, without a bias, sums moments on store,
-/// so neither a normalisation before nor one after it costs a pass over the voxels.
-///
-///   shapes   x (N, spatial..., Ci); weight (taps, Ci / groups, Co); bias (Co) or empty
-///   throws   ShapeError when channels, groups or weights do not fit
+/// The window of a convolution, once all that it is given fits.
 template <FeatureMap F>
-F conv(const F& x, const typename F::P& weight, const typename F::P& bias,
-       const ConvGeometry<F::dim>& geometry) {
+Window conv_window(const F& x, const typename F::P& weight, const typename F::P& bias,
+                   const ConvGeometry<F::dim>& geometry) {
   check_geometry(geometry, "conv");
   Window w = geometry.window();
   w.fine = x.grid();
@@ -157,7 +175,17 @@ F conv(const F& x, const typename F::P& weight, const typename F::P& bias,
           w.coarse.channels, " channels, the bias has ", bias.size());
   require(w.coarse.channels % w.groups == 0, "conv", w.coarse.channels,
           " output channels do not divide into ", w.groups, " groups");
-  return convolved<true>(x, weight, bias, w);
+  return w;
+}
+/// Convolution with zero padding. Reads sources on load and, without a bias, sums moments on store,
+/// so neither a normalisation before nor one after it costs a pass over the voxels.
+///
+///   shapes   x (N, spatial..., Ci); weight (taps, Ci / groups, Co); bias (Co) or empty
+///   throws   ShapeError when channels, groups or weights do not fit
+template <FeatureMap F>
+F conv(const F& x, const typename F::P& weight, const typename F::P& bias,
+       const ConvGeometry<F::dim>& geometry) {
+  return convolved<true>(x, weight, bias, conv_window(x, weight, bias, geometry));
 }
 
 /// Transposed convolution: the adjoint of `conv` with the same geometry.

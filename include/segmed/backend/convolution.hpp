@@ -140,6 +140,16 @@ void gather(const Window& w, const Feed<T>& in, const Wide<T>* weight, const Sin
   else
     gather_plainly<D>(w, in, weight, out);
 }
+/// A gather that stores leak(z), which is z above zero and leak * z elsewhere, on a device that can
+/// do both at once. False: nothing was written, the activation is a matter of who reads.
+template <class D, class T>
+bool gather_activated(const Window& w, const Feed<T>& in, const Wide<T>* weight, const Sink<T>& out,
+                      Wide<T> leak) {
+  if constexpr (requires { D::gather_activated(w, in, weight, out, leak); })
+    return D::gather_activated(w, in, weight, out, leak);
+  else
+    return false;
+}
 /// fine = transposed weight * coarse.
 template <class D, class T>
 void scatter(const Window& w, const Feed<T>& in, const Wide<T>* weight, const Sink<T>& out) {

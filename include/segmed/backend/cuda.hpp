@@ -83,6 +83,10 @@ struct Cuda : CudaRuntime, TeamRows<Cuda> {
   static void gather(const Window& w, const Feed<T>& in, const Wide<T>* weight, const Sink<T>& out);
   template <class T>
   requires CudnnStored<T>
+  static bool gather_activated(const Window& w, const Feed<T>& in, const Wide<T>* weight,
+                               const Sink<T>& out, Wide<T> leak);
+  template <class T>
+  requires CudnnStored<T>
   static void scatter(const Window& w, const Feed<T>& in, const Wide<T>* weight,
                       const Sink<T>& out);
   template <class T>

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The smallest modules: convolutions, normalisations, activations.
 #pragma once
-#include <segmed/autograd/convolution.hpp>
+#include <segmed/autograd/leaky_convolution.hpp>
 #include <segmed/autograd/module.hpp>
 #include <segmed/autograd/normalize.hpp>
 #include <segmed/autograd/pointwise.hpp>
@@ -38,6 +38,15 @@ struct Conv {
         " channels in and ", out, " out do not fit ", g.groups, " groups");
   }
   F operator()(const F& x) const { return conv(x, weight, bias, geometry); }
+  /// act(conv(x)) for blocks without a normalisation: a fixed leak is applied on store where the
+  /// device can.
+  template <class Act>
+  F operator()(const F& x, const Act& act) const {
+    if constexpr (requires { double(act.leak); })
+      return leaky_conv(x, weight, bias, geometry, double(act.leak));
+    else
+      return act((*this)(x));
+  }
   static void members(auto& self, auto&& visit) {
     visit("weight", self.weight);
     visit("bias", self.bias);
@@ -123,6 +132,7 @@ struct BatchNorm {
 };
 
 struct Relu {
+  static constexpr float leak = 0;
   auto operator()(const auto& x) const { return leaky_relu(x, 0.0); }
 };
 struct LeakyRelu {

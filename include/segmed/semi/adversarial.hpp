@@ -34,7 +34,7 @@ struct Critic {
   F operator()(const F& probabilities, const F& image) const {
     F x = large_enough(concat(probabilities, image));
     for (std::size_t s = 0; s < stages.size(); ++s) {
-      x = leaky_relu(stages[s](x), 0.2);
+      x = stages[s](x, LeakyRelu{0.2f});
       if (s + 1 < stages.size()) x = channel_dropout(x, dropout);
     }
     return spatial_mean(judge(x));  // the mean of a linear layer is that layer of the mean

@@ -19,6 +19,7 @@ namespace segmed {
 template <class T>
 struct CudnnOperands {
   T *fine, *filter, *coarse;
+  const Wide<T>* bias = nullptr;  // of a graph with one: a number per channel that is written
 };
 
 /// A well mixed number of a place.
@@ -70,11 +71,13 @@ struct CompareSums {
   Kernel kernel;
   SampledPlaces places;
   const T* got;
+  Wide<T> leak;
   float* differences;
   SEGMED_HD void operator()(Index i) const {
     const Index row = places.row(i), column = places.column(i);
+    const Wide<T> sum = kernel.sum(row, column);
     differences[i] = relative_difference(float(got[row * places.columns + column]),
-                                         float(kernel.sum(row, column)));
+                                         float(sum > 0 ? sum : leak * sum));
   }
 };
 /// Sums over all voxels are long: one item per (place, block of them).
@@ -131,24 +134,29 @@ float worst_difference(const CudnnProblem& p, const Run& run, Index most = 4096)
   from_coarse.values.lane[0].grid = w.coarse, from_coarse.values.lane[0].x = coarse.data();
 
   const bool forward = p.pass == CudnnPass::forward, back = p.pass == CudnnPass::backward_data;
+  const Grid& to = p.written();
+  Workspace<D, Wide<T>> bias(to.channels);
+  D::launch(to.channels, MakeUpNumbers<Wide<T>>{bias.data(), std::uint64_t{1} << 60});
+  Sink<T> tail;  // what the plain kernels know of it
+  tail.bias = p.tail.bias ? bias.data() : nullptr;
+
   T* written = forward ? coarse.data() : back ? fine.data() : filter.data();
   const Index size = forward ? w.coarse.size() : back ? w.fine.size() : w.weights();
   D::launch(size, FillWithNan<T>{written});
-  run(CudnnOperands<T>{fine.data(), filter.data(), coarse.data()});
+  run(CudnnOperands<T>{fine.data(), filter.data(), coarse.data(), tail.bias});
 
-  const Grid& to = forward ? w.coarse : w.fine;
   const SampledPlaces places = forward || back ? SampledPlaces{to.rows(), to.channels}
                                                : SampledPlaces{columns, w.coarse.channels};
   const Index count = forward || back ? most : std::max<Index>(4, most / 32);
   Workspace<D, float> differences(count);
   if (forward) {
-    const GatherKernel<T> kernel{w, from_fine, weights.data(), {}};
-    D::launch_blocks(count,
-                     CompareSums<T, GatherKernel<T>>{kernel, places, written, differences.data()});
+    const GatherKernel<T> kernel{w, from_fine, weights.data(), tail};
+    D::launch_blocks(count, CompareSums<T, GatherKernel<T>>{kernel, places, written, p.tail.leak,
+                                                            differences.data()});
   } else if (back) {
-    const ScatterKernel<T> kernel{w, from_coarse, weights.data(), {}};
-    D::launch_blocks(count,
-                     CompareSums<T, ScatterKernel<T>>{kernel, places, written, differences.data()});
+    const ScatterKernel<T> kernel{w, from_coarse, weights.data(), tail};
+    D::launch_blocks(count, CompareSums<T, ScatterKernel<T>>{kernel, places, written, p.tail.leak,
+                                                             differences.data()});
   } else {
     const Index block = 4096, blocks = (w.coarse.rows() + block - 1) / block;
     Workspace<D, double> partial(count * blocks);

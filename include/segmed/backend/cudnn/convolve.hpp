@@ -37,35 +37,51 @@ T* dense_feed(const Feed<T>& feed, const Grid& grid, Index channels, Workspace<D
   return to;
 }
 
-/// A gather (forward) or a scatter (backward data).
+/// A gather (forward) or a scatter (backward data), which stores leak(z). Bias and activation are
+/// asked of the engine where it writes in place, which spares a pass over what was written: what
+/// has channels to leave out or is added to is read once more in any case, and its bias added then.
+/// False: there is an activation and no engine for it, and nothing was written.
 template <DenseEngine E, Device D, CudnnStored T>
-void write_by(CudnnPass pass, const Window& w, const Feed<T>& in, const Wide<T>* weight,
-              const Sink<T>& out) {
+bool write_by(CudnnPass pass, const Window& w, const Feed<T>& in, const Wide<T>* weight,
+              const Sink<T>& out, Wide<T> leak = 1) {
   const bool forward = pass == CudnnPass::forward;
-  if (!out.out[0] && !out.out[1]) return;
-  const auto p = cudnn_problem(pass, CudnnStorageOf<T>::value, E::switches(), w);
-  const auto plan = p ? E::template plan<T>(*p) : nullptr;
-  if (!plan && forward) return gather_plainly<D>(w, in, weight, out);
-  if (!plan) return scatter_plainly<D>(w, in, weight, out);
-
+  if (!out.out[0] && !out.out[1]) return true;
+  const CudnnSwitches switches = E::switches();
+  const auto p = cudnn_problem(pass, CudnnStorageOf<T>::value, switches, w);
   // Planes may have become cases there, which moves no number: grids are those of the window.
   const Grid &from = forward ? w.fine : w.coarse, &to = forward ? w.coarse : w.fine;
+  const Index written = p ? p->written().channels : 0;
+  T* place = written == to.channels ? plain_place(out) : nullptr;
+  if (!aligned(place)) place = nullptr;
+  const CudnnTail tail{out.bias != nullptr, leak};
+  const bool asks = place && tail.any() && switches.fused && aligned(out.bias);
+  auto plan = asks ? E::template plan<T>(p->with_tail(tail)) : nullptr;
+  const bool finished = plan;
+  if (!finished && leak != Wide<T>(1)) return false;
+  if (!finished && p) plan = E::template plan<T>(*p);
+  if (!plan) {
+    if (forward)
+      gather_plainly<D>(w, in, weight, out);
+    else
+      scatter_plainly<D>(w, in, weight, out);
+    return true;
+  }
+
   const Index read = (forward ? p->window.fine : p->window.coarse).channels;
-  const Index written = (forward ? p->window.coarse : p->window.fine).channels;
   const FilterLayout layout{w.taps(), w.fine.channels / w.groups, w.coarse.channels, p->inside()};
   Workspace<D, T> input_room, filter(p->window.weights()), output_room;
   T* input = dense_feed<D>(in, from, read, input_room);
   D::launch_rows(layout.rows(), p->window.coarse.channels,
                  ToFilter<T>{layout, weight, filter.data()});
-  T* place = written == to.channels ? plain_place(out) : nullptr;
-  if (!aligned(place)) place = nullptr;
   T* output = place ? place : output_room.take(to.rows() * written);
-  E::run(*plan, forward ? CudnnOperands<T>{input, filter.data(), output}
-                        : CudnnOperands<T>{output, filter.data(), input});
-  if (!place || out.bias)
+  const Wide<T>* bias = finished ? out.bias : nullptr;
+  E::run(*plan, forward ? CudnnOperands<T>{input, filter.data(), output, bias}
+                        : CudnnOperands<T>{output, filter.data(), input, bias});
+  if (!place || (out.bias && !finished))
     D::launch_rows(to.rows(), channel_blocks(to.channels),
                    Drain<T>{output, to, written, out, drains_together(out, written)});
   sum_moments<D>(to, out);
+  return true;
 }
 
 /// weight_grad += fine (x) coarse.

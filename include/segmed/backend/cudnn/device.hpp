@@ -29,6 +29,12 @@ void Cuda::gather(const Window& w, const Feed<T>& in, const Wide<T>* weight, con
 }
 template <class T>
 requires CudnnStored<T>
+bool Cuda::gather_activated(const Window& w, const Feed<T>& in, const Wide<T>* weight,
+                            const Sink<T>& out, Wide<T> leak) {
+  return write_by<CudnnDense, Cuda, T>(CudnnPass::forward, w, in, weight, out, leak);
+}
+template <class T>
+requires CudnnStored<T>
 void Cuda::scatter(const Window& w, const Feed<T>& in, const Wide<T>* weight, const Sink<T>& out) {
   write_by<CudnnDense, Cuda, T>(CudnnPass::backward_data, w, in, weight, out);
 }

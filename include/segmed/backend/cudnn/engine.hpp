@@ -33,6 +33,9 @@ struct CudnnEngine {
   std::vector<std::pair<Index, Index>> knobs = {};  // kind and choice
   std::vector<Index> notes = {};
 
+  /// Of a tail that tuning keeps out of the graph.
+  static CudnnEngine apart() { return {}; }
+  bool is_apart() const { return index < 0; }
   bool notes_any(std::initializer_list<CudnnNote> wanted) const {
     for (const CudnnNote note : wanted)
       for (const Index mine : notes)
@@ -42,6 +45,7 @@ struct CudnnEngine {
   /// Whether it is the same program: notes are no part of its name.
   bool same(const CudnnEngine& other) const { return index == other.index && knobs == other.knobs; }
   std::string text() const {
+    if (is_apart()) return "no engine";
     std::string out = "engine " + std::to_string(index);
     for (const auto& [kind, choice] : knobs)
       out += " " + std::to_string(kind) + "=" + std::to_string(choice);
@@ -77,11 +81,15 @@ struct CudnnMachine {
   }
 };
 
-/// The engine that was fastest for each graph, on one kind of machine. Kept with a run, for which
-/// engine runs decides the bits.
+/// The engine that was fastest for each graph, on one kind of machine; of a graph with a tail, none
+/// where the convolution and a pass behind it were faster. Kept with a run, for which engine runs
+/// decides the bits.
 class TuningTable {
  public:
+  static constexpr Index version = 2;  // 1 had no tails
+
   std::optional<CudnnEngine> find(const CudnnProblem& p) const {
+    if (p.tail.any() && !tails_) return CudnnEngine::apart();
     const auto found = fastest_.find(p.text());
     if (found == fastest_.end()) return {};
     return found->second.engine;
@@ -105,20 +113,28 @@ class TuningTable {
       graphs.push_back(std::move(one));
     }
     Json out;
+    out["version"] = tails_ ? version : 1;
     out["gpu"] = machine_.gpu, out["architecture"] = machine_.architecture;
     out["cudnn"] = machine_.cudnn, out["graphs"] = std::move(graphs);
     return out;
   }
-  /// A table as `json` wrote it, for this machine.
+  /// A table as `json` wrote it, for this machine. With one of version 1 every bias is added behind
+  /// its convolution, as when it was made.
   ///
   ///   throws   ConfigError for a table of another architecture or version of cuDNN: its engines
-  ///            are others there; DataError for what is no table
+  ///            are others there; and for one of a later version; DataError for what is no table
   static TuningTable of_json(const Json& json, const CudnnMachine& machine) {
     const CudnnMachine from{json.at("gpu").as_string(), int(json.at("architecture").as_index()),
                             json.at("cudnn").as_index()};
     TuningTable table;
     const auto& graphs = json.at("graphs").as_array();
     if (graphs.empty()) return table;
+    const Json* const written = json.find("version");
+    const Index its_version = written ? written->as_index() : 1;
+    require<ConfigError>(its_version >= 1 && its_version <= version, "tuning table",
+                         "it is of version ", its_version, ", this program knows up to ", version,
+                         "; tune again");
+    table.tails_ = its_version >= 2;
     require<ConfigError>(from.fits(machine), "tuning table", "it was made on ", from.text(),
                          ", this is ", machine.text(), "; tune again");
     table.machine_ = from;
@@ -141,11 +157,12 @@ class TuningTable {
     double milliseconds;
   };
   void belong_to(const CudnnMachine& machine) {
-    if (fastest_.empty()) machine_ = machine;
+    if (fastest_.empty()) machine_ = machine, tails_ = true;
     require<ConfigError>(machine_.fits(machine), "tuning table", "it was made on ", machine_.text(),
                          ", this is ", machine.text(), "; use a table for each");
   }
   CudnnMachine machine_;
+  bool tails_ = true;  // whether it knows of them
   std::map<std::string, Entry> fastest_;
 };
 
@@ -163,13 +180,15 @@ struct CudnnChoice {
   std::vector<CudnnRefusal> refused;
 
   /// What became of a graph, for people: "engine 40, 0.125 ms; before it 3 not admitted".
-  std::string text() const {
-    std::string out = plan ? engine.text() : "plain kernels";
+  std::string text(bool has_tail = false) const {
+    std::string out = plan ? engine.text() : has_tail ? "in two steps" : "plain kernels";
     if (!checked) out += ", unchecked for want of memory";
     if (milliseconds > 0) out += ", " + number_text(milliseconds) + " ms";
     std::map<std::string, int> reasons;
     for (const CudnnRefusal& one : refused) ++reasons[one.why];
-    const char* before = plan ? "; before it " : ", since no engine does it; ";
+    const char* before = plan       ? "; before it "
+                         : has_tail ? ", since no engine does all; "
+                                    : ", since no engine does it; ";
     for (const auto& [why, count] : reasons) {
       out += before + std::to_string(count) + " " + why;
       before = ", ";
@@ -224,6 +243,17 @@ CudnnChoice<Plan> choose_plan(const CudnnProblem& p, Maker& maker, float allowed
     if (int(++right) >= timed) break;
   }
   return best;
+}
+
+/// Of a graph with a tail whose plan was timed: gives the plan up where the convolution and the
+/// passes behind it, `apart` milliseconds together, are not slower.
+template <class Plan>
+void keep_if_faster(CudnnChoice<Plan>& choice, double apart) {
+  if (!choice.plan || choice.milliseconds < apart) return;
+  choice.refused.push_back({choice.engine.text(), "not faster (" +
+                                                      number_text(choice.milliseconds) + " ms, " +
+                                                      number_text(apart) + " ms apart)"});
+  choice.plan = nullptr, choice.engine = CudnnEngine::apart(), choice.milliseconds = apart;
 }
 
 }  // namespace segmed

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // A convolution as a graph of cuDNN's, the engines for it and their plans.
 #pragma once
+#include <deque>
 #include <memory>
 #include <vector>
 
@@ -9,8 +10,10 @@
 
 namespace segmed {
 
-/// The graph of one problem: a single operation for now. A bias or an activation would be further
-/// operations behind it, for the engines that compile them together.
+/// The graph of one problem: its convolution, and behind it what its tail asks for. Between them
+/// stand tensors in float that are never stored, as the engines want it that compile them together.
+///
+///   source   NVIDIA, cuDNN: Graph API example with operation fusion
 class CudnnGraph {
  public:
   CudnnGraph(cudnnHandle_t handle, const CudnnProblem& p)
@@ -23,6 +26,10 @@ class CudnnGraph {
         graph_(CUDNN_BACKEND_OPERATIONGRAPH_DESCRIPTOR) {
     const Window& w = p.window;
     const std::string about = "; " + p.text();
+    const CudnnNode& stored = p.pass == CudnnPass::forward         ? coarse_
+                              : p.pass == CudnnPass::backward_data ? fine_
+                                                                   : filter_;
+    const CudnnNode& sums = p.tail.any() ? between('s') : stored;
     convolution_
         .set(CUDNN_ATTR_CONVOLUTION_COMP_TYPE, CUDNN_TYPE_DATA_TYPE, std::vector{CUDNN_DATA_FLOAT})
         .set(CUDNN_ATTR_CONVOLUTION_CONV_MODE, CUDNN_TYPE_CONVOLUTION_MODE,
@@ -34,14 +41,27 @@ class CudnnGraph {
         .set(CUDNN_ATTR_CONVOLUTION_DILATIONS, p.spatial(w.dilation))
         .finalize(about);
     const Attributes a = attributes(p.pass);
-    operation_.set(a.fine, fine_)
-        .set(a.filter, filter_)
-        .set(a.coarse, coarse_)
+    const auto or_sums = [&](const CudnnNode& one) -> const CudnnNode& {
+      return &one == &stored ? sums : one;
+    };
+    operation_.set(a.fine, or_sums(fine_))
+        .set(a.filter, or_sums(filter_))
+        .set(a.coarse, or_sums(coarse_))
         .set(a.convolution, convolution_)
         .set(a.alpha, CUDNN_TYPE_FLOAT, std::vector{1.0f})
         .set(a.beta, CUDNN_TYPE_FLOAT, std::vector{0.0f})
         .finalize(about);
-    graph_.set(CUDNN_ATTR_OPERATIONGRAPH_OPS, operation_)
+    std::vector<cudnnBackendDescriptor_t> operations{operation_.get()};
+    const CudnnNode* at = &sums;
+    if (p.tail.bias) {
+      const CudnnNode& sum = p.tail.leak != 1 ? between('t') : stored;
+      const CudnnNode& bias = keep(tensor('b', p.bias(), CUDNN_DATA_FLOAT));
+      operations.push_back(pointwise(CUDNN_POINTWISE_ADD, *at, &bias, sum).get());
+      at = &sum;
+    }
+    if (p.tail.leak != 1)
+      operations.push_back(pointwise(CUDNN_POINTWISE_RELU_FWD, *at, nullptr, stored).get());
+    graph_.set(CUDNN_ATTR_OPERATIONGRAPH_OPS, CUDNN_TYPE_BACKEND_DESCRIPTOR, operations)
         .set(CUDNN_ATTR_OPERATIONGRAPH_HANDLE, CUDNN_TYPE_HANDLE, std::vector{handle})
         .finalize(about);
   }
@@ -84,18 +104,54 @@ class CudnnGraph {
                : CUDNN_BACKEND_OPERATION_CONVOLUTION_BACKWARD_FILTER_DESCRIPTOR;
   }
   CudnnNode tensor(char id, const CudnnTensor& like) const {
+    return tensor(id, like, cudnn_type_of(problem_.storage));
+  }
+  CudnnNode tensor(char id, const CudnnTensor& like, cudnnDataType_t type,
+                   bool is_stored = true) const {
     CudnnNode node(CUDNN_BACKEND_TENSOR_DESCRIPTOR);
     node.set(CUDNN_ATTR_TENSOR_UNIQUE_ID, {Index(id)})
-        .set(CUDNN_ATTR_TENSOR_DATA_TYPE, CUDNN_TYPE_DATA_TYPE,
-             std::vector{cudnn_type_of(problem_.storage)})
+        .set(CUDNN_ATTR_TENSOR_DATA_TYPE, CUDNN_TYPE_DATA_TYPE, std::vector{type})
         .set(CUDNN_ATTR_TENSOR_BYTE_ALIGNMENT, {Index(cudnn_alignment)})
         .set(CUDNN_ATTR_TENSOR_DIMENSIONS, like.extent)
-        .set(CUDNN_ATTR_TENSOR_STRIDES, like.stride)
-        .finalize("; tensor ", id, " of ", problem_.text());
+        .set(CUDNN_ATTR_TENSOR_STRIDES, like.stride);
+    // A byte as large as a bool: vectors of bool have no array.
+    static_assert(sizeof(bool) == 1);
+    if (!is_stored)
+      node.set(CUDNN_ATTR_TENSOR_IS_VIRTUAL, CUDNN_TYPE_BOOLEAN, std::vector<std::uint8_t>{1});
+    node.finalize("; tensor ", id, " of ", problem_.text());
     return node;
   }
+  // As what is written, between two operations.
+  const CudnnNode& between(char id) {
+    const CudnnTensor like =
+        problem_.pass == CudnnPass::forward ? problem_.coarse() : problem_.fine();
+    return keep(tensor(id, like, CUDNN_DATA_FLOAT, false));
+  }
+  const CudnnNode& pointwise(cudnnPointwiseMode_t mode, const CudnnNode& x, const CudnnNode* b,
+                             const CudnnNode& y) {
+    const std::string about = "; pointwise operation of " + problem_.text();
+    CudnnNode how(CUDNN_BACKEND_POINTWISE_DESCRIPTOR);
+    how.set(CUDNN_ATTR_POINTWISE_MODE, CUDNN_TYPE_POINTWISE_MODE, std::vector{mode})
+        .set(CUDNN_ATTR_POINTWISE_MATH_PREC, CUDNN_TYPE_DATA_TYPE, std::vector{CUDNN_DATA_FLOAT});
+    if (mode == CUDNN_POINTWISE_RELU_FWD)
+      how.set(CUDNN_ATTR_POINTWISE_RELU_LOWER_CLIP, CUDNN_TYPE_DOUBLE, std::vector{0.0})
+          .set(CUDNN_ATTR_POINTWISE_RELU_LOWER_CLIP_SLOPE, CUDNN_TYPE_DOUBLE,
+               std::vector{double(problem_.tail.leak)});
+    how.finalize(about);
+    CudnnNode operation(CUDNN_BACKEND_OPERATION_POINTWISE_DESCRIPTOR);
+    operation.set(CUDNN_ATTR_OPERATION_POINTWISE_PW_DESCRIPTOR, keep(std::move(how)))
+        .set(CUDNN_ATTR_OPERATION_POINTWISE_XDESC, x)
+        .set(CUDNN_ATTR_OPERATION_POINTWISE_YDESC, y)
+        .set(CUDNN_ATTR_OPERATION_POINTWISE_ALPHA1, CUDNN_TYPE_FLOAT, std::vector{1.0f})
+        .set(CUDNN_ATTR_OPERATION_POINTWISE_ALPHA2, CUDNN_TYPE_FLOAT, std::vector{1.0f});
+    if (b) operation.set(CUDNN_ATTR_OPERATION_POINTWISE_BDESC, *b);
+    operation.finalize(about);
+    return keep(std::move(operation));
+  }
+  const CudnnNode& keep(CudnnNode node) { return tail_.emplace_back(std::move(node)); }
 
   CudnnProblem problem_;
+  std::deque<CudnnNode> tail_;  // what is behind the convolution; references stay valid
   CudnnNode fine_, filter_, coarse_, convolution_, operation_, graph_;
 };
 
@@ -167,9 +223,14 @@ class CudnnPlan {
   template <class T>
   cudnnStatus_t run(cudnnHandle_t handle, const CudnnOperands<T>& on, void* workspace) const {
     CudnnNode pack(CUDNN_BACKEND_VARIANT_PACK_DESCRIPTOR);
-    pack.set(CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR,
-             std::vector<void*>{on.fine, on.filter, on.coarse})
-        .set(CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, {Index('x'), Index('w'), Index('y')})
+    std::vector<void*> tensors{on.fine, on.filter, on.coarse};
+    std::vector<Index> ids{Index('x'), Index('w'), Index('y')};
+    if (problem().tail.bias) {  // which is only read
+      tensors.push_back(const_cast<void*>(static_cast<const void*>(on.bias)));
+      ids.push_back(Index('b'));
+    }
+    pack.set(CUDNN_ATTR_VARIANT_PACK_DATA_POINTERS, CUDNN_TYPE_VOID_PTR, tensors)
+        .set(CUDNN_ATTR_VARIANT_PACK_UNIQUE_IDS, ids)
         .set(CUDNN_ATTR_VARIANT_PACK_WORKSPACE, CUDNN_TYPE_VOID_PTR, std::vector{workspace})
         .finalize("; ", problem().text());
     return cudnnBackendExecute(handle, node_.get(), pack.get());

@@ -3,6 +3,7 @@
 #pragma once
 #include <algorithm>
 #include <cstddef>
+#include <limits>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -35,6 +36,11 @@ class Cudnn {
   /// What an engine may use beside its tensors, in bytes: 1 GiB at first.
   static void workspace(Index bytes) {
     change([&](State& s) { s.switches.workspace = bytes; });
+  }
+  /// Whether a bias and an activation join their convolution's graph where an engine does all: on
+  /// at first.
+  static void fused(bool on) {
+    change([&](State& s) { s.switches.fused = on; });
   }
   static CudnnSwitches switches() {
     CudnnSwitches now;
@@ -117,8 +123,9 @@ class CudnnContext {
     return *mine;
   }
 
-  /// Null: no engine does it, the plain kernels have to. Choosing takes up to seconds and waits for
-  /// the GPU, so a graph is planned on the first call of its kind.
+  /// Null: no engine does it, and the plain kernels have to; or of a graph with a tail, another
+  /// pass behind the graph without one. Choosing takes up to seconds and waits for the GPU, so a
+  /// graph is planned on the first call of its kind.
   template <class D, class T>
   const CudnnPlan* plan(const CudnnProblem& p) {
     Index generation = 0;
@@ -135,8 +142,13 @@ class CudnnContext {
                          "; run the same step once before");
     std::optional<CudnnEngine> wanted;
     Cudnn::change([&](Cudnn::State& s) { wanted = s.table.find(p); });
+    const bool has_tail = p.tail.any();
     std::unique_ptr<Maker<D, T>> maker;
     Choice choice;
+    if (has_tail && wanted && wanted->is_apart()) {
+      choice.refused.push_back({"the graph", "left so by the tuning table"});
+      return keep(key, p, std::move(choice));
+    }
     try {
       maker = std::make_unique<Maker<D, T>>(*this, p);
     } catch (const DeviceError& unknown) {  // such a graph is none to this cuDNN
@@ -151,11 +163,14 @@ class CudnnContext {
           choice.refused.empty() ? "cuDNN offers no such engine" : choice.refused.back().why,
           "; tune again");
     choice.checked = !maker || maker->checked;
-    if (choice.plan && tuned > 0 && !wanted)
-      Cudnn::change([&](Cudnn::State& s) {
-        s.table.record(Cudnn::machine(), p, choice.engine, choice.milliseconds);
-      });
-    return plans_.insert_or_assign(key, Kept{p, std::move(choice)}).first->second.choice.plan.get();
+    if (tuned > 0 && !wanted) {
+      if (has_tail && choice.plan) keep_if_faster(choice, apart<D, T>(generation, p));
+      const CudnnMachine here = Cudnn::machine();
+      if (choice.plan || has_tail)
+        Cudnn::change(
+            [&](Cudnn::State& s) { s.table.record(here, p, choice.engine, choice.milliseconds); });
+    }
+    return keep(key, p, std::move(choice));
   }
 
   template <class D, class T>
@@ -171,7 +186,8 @@ class CudnnContext {
     Cudnn::change([&](Cudnn::State& s) { generation = s.generation; });
     std::vector<std::string> lines;
     for (const auto& [key, kept] : plans_)
-      if (key.first == generation) lines.push_back(kept.problem.text() + ": " + kept.choice.text());
+      if (key.first == generation)
+        lines.push_back(kept.problem.text() + ": " + kept.choice.text(kept.problem.tail.any()));
     return lines;
   }
 
@@ -181,6 +197,53 @@ class CudnnContext {
     CudnnProblem problem;
     Choice choice;
   };
+
+  const CudnnPlan* keep(const std::pair<Index, CudnnKey>& key, const CudnnProblem& p, Choice made) {
+    return plans_.insert_or_assign(key, Kept{p, std::move(made)}).first->second.choice.plan.get();
+  }
+  // The milliseconds of a graph with a tail when it is done in steps: its convolution, a pass for
+  // the bias, and at least one reader for which the activation is pending.
+  template <class D, class T>
+  double apart(Index generation, const CudnnProblem& p) {
+    const CudnnProblem bare = p.with_tail({});
+    plan<D, T>(bare);
+    const Choice& convolution = plans_.at({generation, bare.key()}).choice;
+    if (!convolution.plan) return std::numeric_limits<double>::infinity();
+    const Grid& grid = p.written();
+    Workspace<D, T> written(grid.size());
+    Workspace<D, Wide<T>> bias(grid.channels);
+    D::launch(grid.size(), MakeUpNumbers<T>{written.data(), 1});
+    D::launch(grid.channels, MakeUpNumbers<Wide<T>>{bias.data(), 2});
+    Sink<T> sink;
+    sink.out[0] = written.data(), sink.grid[0] = grid, sink.bias = bias.data();
+    const Drain<T> pass{written.data(), grid, grid.channels, sink,
+                        drains_together(sink, grid.channels)};
+    const double one =
+        timed<D>([&] { D::launch_rows(grid.rows(), channel_blocks(grid.channels), pass); });
+    return convolution.milliseconds + one * (int(p.tail.bias) + int(p.tail.leak != 1));
+  }
+  // The milliseconds of one call: the best of some batches.
+  template <class D, class Run>
+  static double timed(const Run& run) {
+    const int batch = 5;
+    double best = 1e30;
+    for (int i = 0; i < 4; ++i) {  // the first warms up
+      cudaEvent_t begin = nullptr, end = nullptr;
+      CudaRuntime::check(cudaEventCreate(&begin), "cudaEventCreate");
+      CudaRuntime::check(cudaEventCreate(&end), "cudaEventCreate");
+      run();  // before the clock, so that the host is ahead of the GPU when it starts
+      CudaRuntime::check(cudaEventRecord(begin, D::stream()), "cudaEventRecord");
+      for (int k = 0; k < batch; ++k) run();
+      CudaRuntime::check(cudaEventRecord(end, D::stream()), "cudaEventRecord");
+      CudaRuntime::check(cudaEventSynchronize(end), "cudaEventSynchronize");
+      float milliseconds = 0;
+      CudaRuntime::check(cudaEventElapsedTime(&milliseconds, begin, end), "cudaEventElapsedTime");
+      if (i > 0) best = std::min(best, double(milliseconds) / batch);
+      CudaRuntime::check(cudaEventDestroy(begin), "cudaEventDestroy");
+      CudaRuntime::check(cudaEventDestroy(end), "cudaEventDestroy");
+    }
+    return best;
+  }
 
   // What choose_plan asks for; see there.
   template <class D, class T>
@@ -224,30 +287,12 @@ class CudnnContext {
       D::launch(w.fine.size(), MakeUpNumbers<T>{fine.data(), 1});
       D::launch(w.weights(), MakeUpNumbers<T>{filter.data(), 2});
       D::launch(w.coarse.size(), MakeUpNumbers<T>{coarse.data(), 3});
-      const CudnnOperands<T> on{fine.data(), filter.data(), coarse.data()};
-      const auto runs = [&](int count) {
-        for (int i = 0; i < count; ++i)
-          cudnn_check(context.run<D>(plan, on), "cudnnBackendExecute", "; ", problem.text());
-      };
-      // One run goes before the clock, so that the host is ahead of the GPU when it starts.
-      const int batch = 5;
-      double best = 1e30;
-      for (int i = 0; i < 4; ++i) {  // the first warms up
-        cudaEvent_t begin = nullptr, end = nullptr;
-        CudaRuntime::check(cudaEventCreate(&begin), "cudaEventCreate");
-        CudaRuntime::check(cudaEventCreate(&end), "cudaEventCreate");
-        runs(1);
-        CudaRuntime::check(cudaEventRecord(begin, D::stream()), "cudaEventRecord");
-        runs(batch);
-        CudaRuntime::check(cudaEventRecord(end, D::stream()), "cudaEventRecord");
-        CudaRuntime::check(cudaEventSynchronize(end), "cudaEventSynchronize");
-        float milliseconds = 0;
-        CudaRuntime::check(cudaEventElapsedTime(&milliseconds, begin, end), "cudaEventElapsedTime");
-        if (i > 0) best = std::min(best, double(milliseconds) / batch);
-        CudaRuntime::check(cudaEventDestroy(begin), "cudaEventDestroy");
-        CudaRuntime::check(cudaEventDestroy(end), "cudaEventDestroy");
-      }
-      return best;
+      Workspace<D, Wide<T>> bias(problem.written().channels);
+      D::launch(problem.written().channels, MakeUpNumbers<Wide<T>>{bias.data(), 4});
+      const CudnnOperands<T> on{fine.data(), filter.data(), coarse.data(), bias.data()};
+      return timed<D>([&] {
+        cudnn_check(context.run<D>(plan, on), "cudnnBackendExecute", "; ", problem.text());
+      });
     }
   };
 

@@ -2,6 +2,8 @@
 // What cuDNN is asked for a window, in plain numbers: nothing of cuDNN is needed to read it.
 #pragma once
 #include <array>
+#include <bit>
+#include <cstdint>
 #include <optional>
 #include <sstream>
 #include <string>
@@ -9,6 +11,7 @@
 
 #include <segmed/backend/view.hpp>
 #include <segmed/core/bfloat16.hpp>
+#include <segmed/core/json_text.hpp>
 
 namespace segmed {
 
@@ -47,7 +50,17 @@ struct CudnnSwitches {
   bool tf32 = false;                 // multiply floats with 10 bits of fraction, on tensor cores
   bool nondeterministic = false;     // add in an order that differs from run to run
   Index workspace = Index{1} << 30;  // bytes at most
+  bool fused = true;                 // bias and activation in one graph with their convolution
   friend bool operator==(const CudnnSwitches&, const CudnnSwitches&) = default;
+};
+
+/// What a graph does to its convolution's sums before they are stored: leak(sum + bias).
+struct CudnnTail {
+  bool bias = false;
+  float leak = 1;  // slope below zero; 1: no activation
+
+  bool any() const { return bias || leak != 1; }
+  friend bool operator==(const CudnnTail&, const CudnnTail&) = default;
 };
 
 /// A dense tensor in cuDNN's order of axes (cases, channels, spatial...), channels last in memory;
@@ -67,7 +80,7 @@ struct CudnnTensor {
 };
 
 /// The numbers that a plan is found by.
-using CudnnKey = std::array<Index, 31>;
+using CudnnKey = std::array<Index, 33>;
 
 /// One graph: a window whose channels are filled up to what fast engines read, and whose depth has
 /// become cases where no tap leaves its plane.
@@ -78,11 +91,23 @@ struct CudnnProblem {
   Window window = {};
   Index after[3] = {0, 0, 0};  // padding behind the last voxel; before the first, window.padding
   int axes = 3;                // spatial ones: 2 leaves out the depth
+  CudnnTail tail = {};         // none of a gradient of weights
 
   CudnnTensor fine() const { return map_of(window.fine); }
   CudnnTensor coarse() const { return map_of(window.coarse); }
   CudnnTensor filter() const {
     return CudnnTensor::channels_last(spatial(window.kernel, window.coarse.channels, inside()));
+  }
+  /// What is written by a forward graph or a gradient of data, and the bias that is added to it.
+  const Grid& written() const { return pass == CudnnPass::forward ? window.coarse : window.fine; }
+  CudnnTensor bias() const {
+    return CudnnTensor::channels_last(spatial({1, 1, 1}, 1, written().channels));
+  }
+  /// The same convolution with another tail, or none.
+  CudnnProblem with_tail(const CudnnTail& other) const {
+    CudnnProblem p = *this;
+    p.tail = other;
+    return p;
   }
   Index inside() const { return window.fine.channels / window.groups; }
   /// The last `axes` of three numbers.
@@ -97,7 +122,9 @@ struct CudnnProblem {
       for (const Index n : {g->cases, g->depth, g->height, g->width, g->channels}) key[at++] = n;
     for (const auto* of : {&w.kernel, &w.stride, &w.padding, &after, &w.dilation})
       for (const Index n : *of) key[at++] = n;
-    key[at] = w.groups;
+    key[at++] = w.groups;
+    key[at++] = tail.bias;
+    key[at] = std::bit_cast<std::int32_t>(tail.leak);
     return key;
   }
   /// One line, the same for the same key: what messages and tuning tables name a graph by.
@@ -112,7 +139,8 @@ struct CudnnProblem {
     each("after", after), each("dilation", w.dilation);
     out << " groups " << w.groups << (switches.tf32 ? " tf32" : "")
         << (switches.nondeterministic ? " nondeterministic" : "") << " workspace "
-        << switches.workspace;
+        << switches.workspace << (tail.bias ? " bias" : "");
+    if (tail.leak != 1) out << " leak " << number_text(double(tail.leak));
     return out.str();
   }
 
