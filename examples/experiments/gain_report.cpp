@@ -74,8 +74,9 @@ void write_classes(const std::string& out, const ReportInput& input) {
                     "\n\\begin{tabular}{lrrrrrr}\n\\toprule\nclass & in $D_0$ & in $D_1$ & in "
                     "$D_{\\mathrm{val}}$ & $M_0$ & $M_1$ & gain \\\\\n\\midrule\n";
   for (std::size_t c = 0; c < input.uses.size(); ++c) {
-    const double m0 = dice(input.results.runs_of(input.baseline, gain->d0, 0), c);
-    const double m1 = dice(input.results.runs_of(*gain), c);
+    const auto after = input.results.runs_of(*gain);
+    const double m0 = dice(input.results.partners_of(after, input.baseline), c);
+    const double m1 = dice(after, c);
     csv += csv_field(input.results.classes[c]);
     tex += tex_text(input.results.classes[c]);
     for (const Index n : {input.uses[c].d0, input.uses[c].d1, input.uses[c].validation})

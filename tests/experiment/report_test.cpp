@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <cmath>
+#include <set>
 #include <string>
 #include <vector>
 
 #include <doctest/doctest.h>
 
 #include <segmed/experiment/chart.hpp>
+#include <segmed/experiment/dot_chart.hpp>
 #include <segmed/experiment/report.hpp>
 
 using namespace segmed;
@@ -18,6 +20,15 @@ std::size_t count(const std::string& text, const std::string& part) {
   std::size_t n = 0;
   for (auto at = text.find(part); at != text.npos; at = text.find(part, at + 1)) ++n;
   return n;
+}
+
+// What stands behind each `name="` in a tag that begins so, as numbers.
+std::vector<double> numbers(const std::string& svg, const std::string& tag,
+                            const std::string& name) {
+  std::vector<double> all;
+  for (auto at = svg.find(tag); at != svg.npos; at = svg.find(tag, at + 1))
+    all.push_back(std::stod(svg.substr(svg.find(' ' + name + "=\"", at) + name.size() + 3)));
+  return all;
 }
 
 // Every tag that is opened is closed, in order.
@@ -119,6 +130,76 @@ TEST_SUITE("experiment/chart") {
     CHECK(count(dots, "<circle") == 2);
     CHECK_FALSE(has(dots, "nan"));
   }
+  TEST_CASE("a logarithmic axis has ticks at 1, 2 and 5 of each decade, or at decades alone") {
+    const Axis axis = Axis::decades(0.13, 1.9);
+    CHECK(axis.low == doctest::Approx(0.1));
+    CHECK(axis.high == doctest::Approx(2));
+    REQUIRE(axis.ticks() == 5);
+    const char* texts[] = {"0.1", "0.2", "0.5", "1", "2"};
+    for (Index i = 0; i < 5; ++i) CHECK(axis.text(i) == texts[i]);
+    CHECK(axis.place(0.1) == doctest::Approx(0));
+    CHECK(axis.place(2) == doctest::Approx(1));
+    CHECK(axis.place(std::sqrt(0.2)) == doctest::Approx(0.5));
+    CHECK(Axis::decades(0.05, 20).text(0) == "0.05");
+    CHECK(Axis::decades(0.05, 20).text(8) == "20");
+    const Axis wide = Axis::decades(3e-5, 2);
+    CHECK(wide.ticks() == 7);
+    CHECK(wide.text(0) == "0.00001");
+    CHECK(wide.text(6) == "10");
+    for (double low = 1.3e-6; low < 1e6; low *= 3.7)
+      for (double span = 1; span < 1e8; span *= 5.3) {
+        const Axis some = Axis::decades(low, low * span);
+        CHECK(some.low <= low * (1 + 1e-6));
+        CHECK(some.high >= low * span * (1 - 1e-6));
+        CHECK(some.ticks() >= 2);
+        CHECK(some.ticks() <= 13);
+      }
+    LineChart chart{"t", "x", "loss", {{"", 1, {0, 1}, {0.1, 2}}}};
+    chart.logarithmic = true;
+    CHECK(has(to_svg(chart), ">0.5</text>"));
+    chart.series[0].y[0] = 0;  // no logarithm has it
+    CHECK(has(to_svg(chart), ">1.5</text>"));
+    CHECK_FALSE(has(to_svg(chart), "nan"));
+  }
+  TEST_CASE("no axis crosses a row's label, however many rows and however long") {
+    for (const std::string label : {"ict", "partial_completion", "uncertainty_aware_teacher"})
+      for (const Index rows : {1, 3, 20}) {
+        DotChart chart{"t", "x", {}};
+        for (Index i = 0; i < rows; ++i)
+          chart.rows.push_back({label, 1, 0.03, 0.001, 0.06, {0.03}, i == 1 ? "|D₁| = 14" : ""});
+        const std::string svg = to_svg(chart);
+        CHECK(balanced(svg));
+        CHECK(count(svg, ">" + label + "</text>") == std::size_t(rows));
+        for (const char* end : {"x1", "x2"})
+          for (const double x : numbers(svg, "<line", end))
+            CHECK(x >= SvgCanvas::letter * double(label.size()));
+        CHECK(count(svg, "<circle") == std::size_t(rows));  // one seed is the mean itself
+      }
+    const std::string svg = to_svg(DotChart{"t", "x", {{std::string(90, 'a'), 1, 0.1}}});
+    CHECK(has(svg, "aaa…</text>"));
+    for (const double x : numbers(svg, "<line", "x1")) CHECK(x >= 230);
+    CHECK(shortened("D₁D₁", 4) == "D₁D₁");
+    CHECK(shortened("D₁D₁", 3) == "D₁…");
+  }
+  TEST_CASE("a row far beyond the others is an arrow with its number") {
+    DotChart chart{"t", "x", {}};
+    for (const double value : {0.01, -0.004, 0.006, 0.002})
+      chart.rows.push_back({"a", 1, value, value - 0.002, value + 0.002});
+    const auto bars = [](const std::string& svg) {
+      const auto from = numbers(svg, "<line", "x1"), to = numbers(svg, "<line", "x2");
+      return to.back() - from.back();
+    };
+    const std::string before = to_svg(chart);
+    CHECK_FALSE(has(before, "<polygon"));
+    chart.rows.insert(chart.rows.begin(), {"far", 1, -0.84, -0.85, -0.83});
+    const std::string after = to_svg(chart);
+    CHECK(count(after, "<polygon") == 1);
+    CHECK(has(after, ">−0.8400</text>"));
+    CHECK(count(after, "<circle") == 4);
+    CHECK(bars(after) > 0.8 * bars(before));
+    chart.rows.resize(3);  // too few to say which is the odd one
+    CHECK_FALSE(has(to_svg(chart), "<polygon"));
+  }
   TEST_CASE("a long curve is thinned to means of neighbors") {
     Series series{"", 1, {}, {}};
     for (int i = 0; i < 1000; ++i) series.x.push_back(i), series.y.push_back(i % 5);
@@ -155,6 +236,51 @@ TEST_SUITE("experiment/report") {
     CHECK(has(report_html(example(0.05)), "p &lt; 0.001"));
     CHECK(has(report_html(example(-0.05)), "With 20 further cases, partial_completion loses "));
     CHECK(has(report_html(example(0)), "makes no clear difference to 10 annotated cases alone"));
+  }
+  TEST_CASE("M_0 stands beside a gain with the seeds that both have") {
+    ReportInput input = example(0.05);
+    for (const RunResult& one : std::vector<RunResult>(input.results.runs))
+      if (one.seed == 2 && one.d1 == 60) {
+        input.results.runs.push_back(one);
+        input.results.runs.back().policy = "ict";
+      }
+    compare_runs(input.results);
+    const GainResult& gain = input.results.gains.back();
+    REQUIRE(gain.policy == "ict");
+    const auto after = input.results.runs_of(gain), before = input.results.partners_of(after);
+    REQUIRE(before.size() == 1);
+    CHECK(before[0]->seed == 2);
+    const double m0 = before[0]->mean_dice(), m1 = after[0]->mean_dice();
+    CHECK(m1 - m0 == doctest::Approx(gain.gain));
+    CHECK(has(report_html(input), "<td>1</td><td>" + fixed(m0, 4) + "</td><td>" + fixed(m1, 4)));
+    CHECK(has(gains_csv(input.results), ",1," + number_text(m0) + ',' + number_text(m1) + ','));
+  }
+  TEST_CASE("a gain is colored where its interval leaves no doubt, the largest ones first") {
+    ReportInput input = example(0.05);
+    const auto runs = input.results.runs;
+    for (int k = 0; k < 9; ++k)
+      for (RunResult one : runs)
+        if (one.d1 == 60) {
+          one.policy = "policy_" + std::to_string(k);
+          for (CaseResult& each : one.cases)
+            each.dice[0] += k == 0 ? 0.001 * double(each.id.size() % 2) : 0.01 * double(k - 5);
+          input.results.runs.push_back(one);
+        }
+    compare_runs(input.results);
+    const std::string html = report_html(input);
+    CHECK(balanced(html));
+    CHECK(html.find(">policy_8</th>") < html.find(">partial_completion</th>"));
+    std::set<std::string> colors;  // of the gain curve's legend: one for each of the six
+    const std::string curve = html.substr(html.find("<title>Gain over the size of D"));
+    for (auto at = curve.find("stroke-width=\"3.0\""); at < curve.find("</svg>");
+         at = curve.find("stroke-width=\"3.0\"", at + 1)) {
+      const auto from = curve.rfind("--series-", at);
+      colors.insert(curve.substr(from, curve.find(',', from) - from));
+    }
+    CHECK(colors.size() == 6);
+    const std::string none = report_html(example(0));
+    CHECK_FALSE(has(none, "<b><span class"));
+    CHECK(has(report_html(example(0.05)), "<b><span class=\"up\">"));
   }
   TEST_CASE("a sweep has a gain curve, one size has none") {
     CHECK(has(report_html(example(0.05)), "Gain over the size of D"));

@@ -64,26 +64,14 @@ struct LineChart {
   std::vector<Series> series;
   bool zero_line = false;  // y = 0 is drawn, and always seen
   Index width = 460, height = 270;
+  bool logarithmic = false;  // the y axis, where all values are above zero
 };
 
-/// A value with its interval and the single values that it is the mean of.
-struct DotRow {
-  std::string label;
-  int color = 1;
-  double value = undefined, low = undefined, high = undefined;
-  std::vector<double> dots;
-};
-
-/// One row per value, around a line at 0.
-struct DotChart {
-  std::string title, x_label;
-  std::vector<DotRow> rows;
-  Index width = 460;
-};
-
-/// An axis: the values at its ends, and where its ticks stand.
+/// An axis: the values at its ends, and where its ticks stand: at equal steps, or at 1, 2, 5, 10,
+/// 20 and so on of a logarithmic one.
 struct Axis {
   double low = 0, high = 1, step = 0.2;
+  bool logarithmic = false;  // `step` ticks of a decade then: 1 or 3
 
   /// About `wanted` round ticks that hold all values between them.
   static Axis over(double low, double high, int wanted) {
@@ -97,17 +85,52 @@ struct Axis {
     axis.high = axis.step * std::ceil(high / axis.step - 1e-9);
     return axis;
   }
-  Index ticks() const { return Index(std::lround((high - low) / step)) + 1; }
-  double tick(Index i) const { return low + double(i) * step; }
+  /// A logarithmic axis that holds all values, which are above zero, between its ticks.
+  static Axis decades(double low, double high) {
+    Axis axis{1, 1, high / low < 1e3 ? 3.0 : 1.0, true};
+    const auto end = [&](double value, bool above) {
+      Index k = Index(std::floor(std::log10(value) * axis.step)) - 1;
+      while (axis.mark(k + 1) <= value * (1 + 1e-9)) ++k;
+      return axis.mark(above && axis.mark(k) < value * (1 - 1e-9) ? k + 1 : k);
+    };
+    const double first = end(low, false), last = end(high, true);
+    axis.low = first, axis.high = last > first ? last : first * 10;
+    return axis;
+  }
+  Index ticks() const {
+    if (!logarithmic) return Index(std::lround((high - low) / step)) + 1;
+    Index n = 1;
+    while (tick(n - 1) < high * (1 - 1e-9)) ++n;
+    return n;
+  }
+  double tick(Index i) const {
+    return logarithmic ? mark(Index(std::lround(std::log10(low) * step)) + i)
+                       : low + double(i) * step;
+  }
   /// A tick's text, with as many decimals as the step has.
   std::string text(Index i) const {
-    const int decimals = std::clamp(-int(std::floor(std::log10(step) + 1e-9)), 0, 9);
-    const double value = std::abs(tick(i)) < step / 1e6 ? 0 : tick(i);
-    std::string digits = fixed(value, decimals);
+    const double least = logarithmic ? tick(i) : step;
+    const int decimals = std::clamp(-int(std::floor(std::log10(least) + 1e-9)), 0, 9);
+    const double value = std::abs(tick(i)) < least / 1e6 ? 0 : tick(i);
+    return signed_text(fixed(value, decimals));
+  }
+  /// A number's text with a true minus sign.
+  static std::string signed_text(const std::string& digits) {
     return digits[0] == '-' ? "\xE2\x88\x92" + digits.substr(1) : digits;
   }
   /// 0 at the low end, 1 at the high one.
-  double place(double value) const { return (value - low) / (high - low); }
+  double place(double value) const {
+    return logarithmic ? std::log(value / low) / std::log(high / low)
+                       : (value - low) / (high - low);
+  }
+
+ private:
+  // The k-th of ..., 0.5, 1, 2, 5, 10, ... or of the powers of ten; the 0-th is 1.
+  double mark(Index k) const {
+    const Index each = Index(step), decade = k >= 0 ? k / each : -((-k + each - 1) / each);
+    constexpr double lead[] = {1, 2, 5};
+    return lead[k - decade * each] * std::pow(10.0, double(decade));
+  }
 };
 
 /// Collects the elements of an SVG picture. Colors are variables that the page around it may set,
@@ -121,6 +144,7 @@ class SvgCanvas {
               "font-size=\"12\"><title>" +
               escaped(title) + "</title>\n") {}
 
+  static constexpr double letter = 6.8;  // about the mean width of one
   static std::string number(double value) { return fixed(value, 1); }
   static std::string color(int index) {
     constexpr std::array<const char*, 7> own{"#85837c", "#2a78d6", "#c2410c", "#0f8a5f",
@@ -149,12 +173,19 @@ class SvgCanvas {
              "\" style=\"fill:" + fill + "\" fill-opacity=\"" + fixed(opacity, 2) + "\"/>\n";
   }
   /// A line through points given as "x,y x,y ...", or the area that they enclose.
-  void path(const std::string& points, const std::string& stroke, bool area) {
+  void path(const std::string& points, const std::string& stroke, bool area,
+            double opacity = 0.15) {
     if (points.empty()) return;
     text_ += area ? "<polygon points=\"" + points + "\" style=\"fill:" + stroke +
-                        "\" fill-opacity=\"0.15\"/>\n"
+                        "\" fill-opacity=\"" + fixed(opacity, 2) + "\"/>\n"
                   : "<polyline points=\"" + points + "\" fill=\"none\" style=\"stroke:" + stroke +
                         "\" stroke-width=\"2\" stroke-linejoin=\"round\"/>\n";
+  }
+  /// A triangle that points along x: to the right, or to the left if `reach` is negative.
+  void arrow(double x, double y, double reach, const std::string& fill) {
+    text_ += "<polygon points=\"" + number(x + reach) + "," + number(y) + " " + number(x) + "," +
+             number(y - 5) + " " + number(x) + "," + number(y + 5) + "\" style=\"fill:" + fill +
+             "\"/>\n";
   }
   std::string finish() const { return text_ + "</svg>\n"; }
 
@@ -189,7 +220,9 @@ inline std::string to_svg(const LineChart& chart) {
       for (const double y : *values) widen(y, y_low, y_high);
   }
   if (chart.zero_line) widen(0, y_low, y_high);
-  const Axis across = Axis::over(x_low, x_high, 6), up = Axis::over(y_low, y_high, 5);
+  const Axis across = Axis::over(x_low, x_high, chart.width < 400 ? 4 : 6);
+  const Axis up = chart.logarithmic && y_low > 0 && y_low <= y_high ? Axis::decades(y_low, y_high)
+                                                                    : Axis::over(y_low, y_high, 5);
   SvgCanvas canvas(chart.width, chart.height, chart.title);
 
   std::vector<const Series*> legend;
@@ -201,7 +234,7 @@ inline std::string to_svg(const LineChart& chart) {
   double top = 16, at = 0;
   if (legend.size() > 1) {
     for (const Series* series : legend) {
-      const double room = 34 + 6.8 * double(series->name.size());
+      const double room = 34 + SvgCanvas::letter * double(series->name.size());
       if (at > 0 && at + room > double(chart.width)) at = 0, top += 18;
       canvas.line(at + 2, top - 4, at + 16, top - 4, SvgCanvas::color(series->color), 3);
       canvas.words(at + 22, top, "start", series->name);
@@ -226,14 +259,19 @@ inline std::string to_svg(const LineChart& chart) {
   const auto point = [&](double x, double y) {
     return SvgCanvas::number(px(x)) + "," + SvgCanvas::number(py(y)) + " ";
   };
-  for (const Series& series : all) {
-    std::string band, back, run;
+  const auto banded = std::count_if(all.begin(), all.end(),
+                                    [](const Series& series) { return !series.low.empty(); });
+  for (const Series& series : all) {  // below all lines
+    std::string band, back;
     for (std::size_t i = 0; i < series.low.size() && i < series.high.size(); ++i)
       if (std::isfinite(series.low[i]) && std::isfinite(series.high[i])) {
         band += point(series.x[i], series.high[i]);
         back = point(series.x[i], series.low[i]) + back;
       }
-    canvas.path(band + back, SvgCanvas::color(series.color), true);
+    canvas.path(band + back, SvgCanvas::color(series.color), true, banded > 3 ? 0.07 : 0.15);
+  }
+  for (const Series& series : all) {
+    std::string run;
     for (std::size_t i = 0; i <= series.x.size(); ++i) {
       const bool defined =
           i < series.x.size() && std::isfinite(series.x[i]) && std::isfinite(series.y[i]);
@@ -242,42 +280,6 @@ inline std::string to_svg(const LineChart& chart) {
       if (defined && series.dots)
         canvas.dot(px(series.x[i]), py(series.y[i]), 4, SvgCanvas::color(series.color));
     }
-  }
-  return canvas.finish();
-}
-
-/// The chart as an SVG element: a bar from low to high, a large dot at the value, small ones for
-/// the single values.
-inline std::string to_svg(const DotChart& chart) {
-  double low = 0, high = 0;
-  for (const DotRow& row : chart.rows) {
-    std::vector<double> values = row.dots;
-    values.insert(values.end(), {row.value, row.low, row.high});
-    for (const double value : values)
-      if (std::isfinite(value)) low = std::min(low, value), high = std::max(high, value);
-  }
-  const Axis across = Axis::over(low, high, 5);
-  constexpr double row_height = 46;
-  const double top = 4, bottom = top + row_height * double(chart.rows.size());
-  const double left = 20, right = double(chart.width) - 20;
-  SvgCanvas canvas(chart.width, Index(bottom) + 44, chart.title);
-  const auto px = [&](double x) { return left + (right - left) * across.place(x); };
-  for (Index i = 0; i < across.ticks(); ++i) {
-    canvas.line(px(across.tick(i)), top, px(across.tick(i)), bottom, SvgCanvas::grid());
-    canvas.words(px(across.tick(i)), bottom + 17, "middle", across.text(i));
-  }
-  canvas.line(px(0), top, px(0), bottom, SvgCanvas::ink(), 1.2);
-  canvas.words(right, bottom + 35, "end", chart.x_label);
-  for (std::size_t i = 0; i < chart.rows.size(); ++i) {
-    const DotRow& row = chart.rows[i];
-    const double y = top + row_height * double(i) + 31, label = y - 15;
-    const std::string color = SvgCanvas::color(row.color);
-    canvas.words(0, label, "start", row.label, "var(--ink,#1d1d1b)");
-    if (std::isfinite(row.low) && std::isfinite(row.high))
-      canvas.line(px(row.low), y, px(row.high), y, color, 4);
-    for (const double value : row.dots)
-      if (std::isfinite(value)) canvas.dot(px(value), y + 9, 3, color, 0.55);
-    if (std::isfinite(row.value)) canvas.dot(px(row.value), y, 6, color);
   }
   return canvas.finish();
 }

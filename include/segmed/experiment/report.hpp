@@ -2,7 +2,6 @@
 #pragma once
 #include <algorithm>
 #include <cmath>
-#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -10,10 +9,9 @@
 #include <segmed/core/config.hpp>
 #include <segmed/core/json.hpp>
 #include <segmed/experiment/chart.hpp>
-#include <segmed/experiment/overlay.hpp>
 #include <segmed/experiment/png.hpp>
+#include <segmed/experiment/report_gains.hpp>
 #include <segmed/experiment/report_input.hpp>
-#include <segmed/experiment/report_page.hpp>
 #include <segmed/experiment/report_style.hpp>
 #include <segmed/experiment/results.hpp>
 #include <segmed/experiment/tables.hpp>
@@ -22,14 +20,9 @@
 namespace segmed {
 
 /// Builds the page part by part.
-class Report : ReportPage {
+class Report : GainSections {
  public:
-  explicit Report(const ReportInput& input)
-      : in_(input), best_(input.results.best()), hides_(input.results.hides_differ()) {
-    for (const RunResult& run : in_.results.runs)
-      if (run.policy != in_.baseline && place(run.policy) == policies_.size())
-        policies_.push_back(run.policy);
-  }
+  explicit Report(const ReportInput& input) : GainSections(input) {}
 
   std::string html() {
     out_ =
@@ -52,15 +45,6 @@ class Report : ReportPage {
   }
 
  private:
-  std::size_t place(const std::string& policy) const {
-    return std::size_t(std::find(policies_.begin(), policies_.end(), policy) - policies_.begin());
-  }
-  int color(const std::string& policy) const {
-    return policy == in_.baseline ? 0 : int(place(policy)) + 1;
-  }
-  std::vector<const RunResult*> before(const GainResult& gain) const {
-    return in_.results.runs_of(in_.baseline, gain.d0, 0);
-  }
   static double class_mean(const std::vector<const RunResult*>& runs, std::size_t c) {
     DefinedMean mean;
     for (const RunResult* run : runs) mean.add(run->class_mean(&CaseResult::dice, c));
@@ -69,7 +53,7 @@ class Report : ReportPage {
 
   void headline() {
     const Results& results = in_.results;
-    out_ += "<h1>" + escaped(in_.title) + "</h1>\n<p class=\"answer\">";
+    out_ += "<h1>" + typeset(in_.title) + "</h1>\n<p class=\"answer\">";
     if (best_ == nullptr && results.runs.empty()) {
       out_ += "No run is finished yet.</p>\n";
       return;
@@ -82,7 +66,7 @@ class Report : ReportPage {
       return;
     }
     const GainResult& gain = *best_;
-    const std::string size = tinted(gain.gain, shown(std::abs(gain.gain)) + " Dice");
+    const std::string size = by_evidence(gain, shown(std::abs(gain.gain)) + " Dice");
     const std::string extra = count(gain.d1, "further case", "further cases") +
                               (hides_ ? " (" + escaped(gain.hide) + " hidden)" : "");
     const std::string policy = escaped(gain.policy);
@@ -95,13 +79,13 @@ class Report : ReportPage {
       out_ += "With " + extra + ", " + policy + " loses " + size + " against " + alone + evidence;
     else
       out_ += "With " + extra + ", " + policy + " makes no clear difference to " + alone + ": " +
-              tinted(gain.gain, shown(gain.gain, 4, true) + " Dice") + evidence;
+              shown(gain.gain, 4, true) + " Dice" + evidence;
     out_ += "</p>\n";
     about();
     const Index up =
         std::count_if(gain.seeds.begin(), gain.seeds.end(), [](double seed) { return seed > 0; });
     out_ += "<div class=\"tiles\">\n";
-    tile(tinted(gain.gain, shown(gain.gain, 4, true)), "gain in mean Dice");
+    tile(by_evidence(gain, shown(gain.gain, 4, true)), "gain in mean Dice");
     tile(shown(over_runs(before(gain), &RunResult::mean_dice)),
          "M<sub>0</sub>: " + escaped(in_.baseline) +
              ", |D<sub>0</sub>| = " + std::to_string(gain.d0));
@@ -127,131 +111,6 @@ class Report : ReportPage {
     out_ += "<p class=\"quiet\">" + text + "</p>\n";
   }
 
-  void gains() {
-    const auto& all = in_.results.gains;
-    if (all.empty()) return;
-    heading("Gain of each policy",
-            std::string("M_1 saw D_0 and D_1, M_0 only D_0; ") +
-                (warm() ? "M_1 began with the final weights of the M_0 of its seed, so that it was "
-                          "trained for both budgets; both saw"
-                        : "both of a seed began with the same weights and saw") +
-                " the same stream of D_0.");
-    std::vector<std::string> heads = {"Policy", "|D_0|", "|D_1|"};
-    if (hides_) heads.push_back("Hidden");
-    for (const char* head :
-         {"Dice of M_0", "Dice of M_1", "Gain", "95 % interval", "p", "HD95, mm"})
-      heads.push_back(head);
-    open_table(heads);
-    for (const GainResult& gain : all) {
-      out_ += "<tr><th scope=\"row\">" + escaped(gain.policy) + "</th>";
-      cell(std::to_string(gain.d0));
-      cell(std::to_string(gain.d1));
-      if (hides_) cell(hiding(gain));
-      const auto m0 = before(gain), m1 = in_.results.runs_of(gain);
-      cell(shown(over_runs(m0, &RunResult::mean_dice)));
-      cell(shown(over_runs(m1, &RunResult::mean_dice)));
-      cell("<b>" + tinted(gain.gain, shown(gain.gain, 4, true)) + "</b>");
-      cell(shown(gain.low, 4, true) + " to " + shown(gain.high, 4, true));
-      cell(escaped(p_text(gain.p)));
-      cell(shown(over_runs(m0, &RunResult::mean_hd95), 1) + " → " +
-           shown(over_runs(m1, &RunResult::mean_hd95), 1));
-      out_ += "</tr>\n";
-    }
-    close_table();
-    out_ += "<div class=\"charts\">\n";
-    DotChart dots{"Gain in mean Dice", "gain in mean Dice", {}};
-    for (const GainResult& gain : all)
-      dots.rows.push_back({gain.policy + ", |D₁| = " + std::to_string(gain.d1) +
-                               (hides_ ? ", " + gain.hide + " hidden" : ""),
-                           color(gain.policy), gain.gain, gain.low, gain.high, gain.seeds});
-    figure(to_svg(dots), "Large dot: mean over seeds. Bar: 95 % interval. Small dots: each seed.");
-    gain_curve("Gain over the size of D₁", "cases in D₁",
-               "Gain over |D_1| at |D_0| = " + std::to_string(best_->d0) +
-                   (hides_ ? ", " + best_->hide + " hidden." : "."),
-               true, [&](const GainResult& gain) {
-                 return gain.hide == best_->hide ? double(gain.d1) : undefined;
-               });
-    if (hides_)
-      gain_curve("Gain over what is hidden of D₁", "hidden annotations of D₁, %",
-                 "Gain over the part of D_1's annotations that is hidden, at |D_1| = " +
-                     std::to_string(best_->d1) + ".",
-                 false, [&](const GainResult& gain) {
-                   return gain.d1 == best_->d1 ? 100 * gain.hidden : undefined;
-                 });
-    out_ += "</div>\n";
-  }
-  bool warm() const {
-    return std::any_of(in_.results.runs.begin(), in_.results.runs.end(),
-                       [](const RunResult& run) { return run.warm; });
-  }
-  static std::string hiding(const GainResult& gain) {
-    const bool partly = gain.hidden > 0 && gain.hidden < 1;
-    return escaped(gain.hide) + (partly ? " (" + fixed(100 * gain.hidden, 0) + " %)" : "");
-  }
-
-  /// The policies with the largest gains.
-  std::set<std::string> leading(std::size_t most) const {
-    std::vector<const GainResult*> order;
-    for (const GainResult& gain : in_.results.gains) order.push_back(&gain);
-    std::stable_sort(order.begin(), order.end(),
-                     [](const GainResult* a, const GainResult* b) { return a->gain > b->gain; });
-    std::set<std::string> names;
-    for (const GainResult* gain : order)
-      if (names.size() < most) names.insert(gain->policy);
-    return names;
-  }
-
-  /// The gains of each policy over `x` of them, where it has two values or more.
-  template <class X>
-  void gain_curve(const std::string& title, const std::string& x_label, const std::string& caption,
-                  bool from_zero, const X& x) {
-    LineChart chart{title, x_label, "gain in mean Dice", {}, true};
-    bool swept = false;
-    const auto leads = leading(6);
-    for (const std::string& policy : policies_) {
-      if (!leads.count(policy)) continue;
-      std::vector<const GainResult*> found;
-      for (const GainResult& gain : in_.results.gains)
-        if (gain.policy == policy && gain.d0 == best_->d0 && !std::isnan(x(gain)))
-          found.push_back(&gain);
-      std::sort(found.begin(), found.end(),
-                [&](const GainResult* a, const GainResult* b) { return x(*a) < x(*b); });
-      swept = swept || found.size() > 1;
-      Series series{policy, color(policy), {}, {}, {}, {}, true};
-      if (from_zero)  // without D_1 there is no gain
-        series.x = series.y = series.low = series.high = {0};
-      for (const GainResult* gain : found) {
-        series.x.push_back(x(*gain)), series.y.push_back(gain->gain);
-        series.low.push_back(gain->low), series.high.push_back(gain->high);
-      }
-      if (!found.empty()) chart.series.push_back(std::move(series));
-    }
-    if (swept)
-      figure(to_svg(chart), caption + " Band: 95 % interval." +
-                                (leads.size() < policies_.size() ? " The six best policies." : ""));
-  }
-
-  void ranking() {
-    const Ranking ranks = Ranking::of(in_.results, in_.baseline);
-    if (ranks.policies.size() < 3) return;
-    heading("Ranking",
-            "Mean rank by Dice over " + count(ranks.blocks, "score", "scores") + " of " +
-                count(ranks.cases, "case", "cases") +
-                " (seeds, sizes of D_1 and ways of hiding that all policies have finished); 1 is "
-                "best.");
-    open_table({"Policy", "Mean rank"});
-    for (std::size_t k = 0; k < ranks.policies.size(); ++k) {
-      out_ += "<tr><th scope=\"row\">" + escaped(ranks.policies[k]) +
-              (ranks.policies[k] == in_.baseline ? " (M<sub>0</sub>)" : "") + "</th>";
-      cell(shown(ranks.ranks[k], 2));
-      out_ += "</tr>\n";
-    }
-    close_table();
-    out_ += "<p class=\"quiet\">That all are alike: " + p_phrase(ranks.p) +
-            " (Friedman). Mean ranks closer than " + shown(ranks.difference, 2) +
-            " are not told apart (Nemenyi, 5 %). Both count a case once.</p>\n";
-  }
-
   void per_class() {
     if (in_.results.runs.empty()) return;
     const RunResult& last = in_.results.runs.back();
@@ -272,7 +131,9 @@ class Report : ReportPage {
     const auto leads = leading(2);  // more do not fit a page
     const std::size_t all = columns.size();
     columns.erase(std::remove_if(columns.begin(), columns.end(),
-                                 [&](const auto& column) { return !leads.count(column.first); }),
+                                 [&](const auto& column) {
+                                   return place(leads, column.first) == leads.size();
+                                 }),
                   columns.end());
     if (columns.size() < all)
       out_ += "<p class=\"quiet\">The policies with the largest gains; results.csv has all.</p>\n";
@@ -292,12 +153,13 @@ class Report : ReportPage {
       if (known)
         for (const Index n : {in_.uses[c].d0, in_.uses[c].d1, in_.uses[c].validation})
           cell(std::to_string(n));
-      const double m0 = class_mean(in_.results.runs_of(in_.baseline, d0, 0), c);
-      if (best_ != nullptr) cell(shown(m0));
+      if (best_ != nullptr) cell(shown(class_mean(in_.results.runs_of(in_.baseline, d0, 0), c)));
       for (const auto& [policy, made] : columns) {
         const double m1 = class_mean(made, c);
         cell(shown(m1));
-        if (best_ != nullptr) cell(tinted(m1 - m0, shown(m1 - m0, 4, true)));
+        if (best_ == nullptr) continue;
+        const double gain = m1 - class_mean(in_.results.partners_of(made, in_.baseline), c);
+        cell(tinted(gain, shown(gain, 4, true)));
       }
       out_ += "</tr>\n";
     }
@@ -332,10 +194,13 @@ class Report : ReportPage {
 
   void curves() {
     if (in_.curves.empty()) return;
-    heading("Training", "Each line is one run.");
-    out_ += "<div class=\"charts\">\n";
+    heading("Training", "The labels' loss, on a logarithmic axis. Each line is one run.");
+    const bool many = policies_.size() > 3;
+    out_ += std::string("<div class=\"charts") + (many ? " small" : "") + "\">\n";
     const auto draw = [&](const std::string& policy) {
       LineChart chart{"Loss of " + policy, "minutes of training", "loss", {}};
+      if (many) chart.width = 300, chart.height = 210;
+      chart.logarithmic = true;
       for (const TrainingCurve& curve : in_.curves)
         if (curve.policy == policy)
           chart.series.push_back({"", color(policy), curve.minutes, curve.loss});
@@ -364,7 +229,7 @@ class Report : ReportPage {
       cell(shown(run.mean_dice()));
       cell(shown(run.mean_hd95(), 2));
       const double gain = partner != nullptr ? run.mean_dice() - partner->mean_dice() : undefined;
-      cell(tinted(gain, shown(gain, 4, true)));
+      cell(shown(gain, 4, true));
       out_ += "</tr>\n";
     }
     close_table();
@@ -380,11 +245,6 @@ class Report : ReportPage {
     if (in_.command.empty()) return;
     out_ += "<h3>The command</h3>\n<pre><code>" + escaped(in_.command) + "</code></pre>\n";
   }
-
-  const ReportInput& in_;
-  const GainResult* best_;             // the comparison in the headline
-  bool hides_;                         // D_1's labels were hidden in several ways
-  std::vector<std::string> policies_;  // all but the baseline, in order of their runs
 };
 
 /// The report as one HTML page that loads nothing from elsewhere.

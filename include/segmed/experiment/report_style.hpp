@@ -58,8 +58,14 @@ td.text, th.text { text-align: left; }
 tbody th { font-weight: 500; }
 .swatch { display: inline-block; width: .75em; height: .75em; border-radius: 3px;
           margin-right: .5em; box-shadow: inset 0 0 0 1px rgb(0 0 0 / .25); }
-.charts { columns: 24rem 2; column-gap: 1rem; margin: .9rem 0 0; }
-.charts figure { break-inside: avoid; margin-bottom: 1rem; }
+.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(24rem, 100%), 1fr));
+          gap: 1rem; align-items: start; margin: .9rem 0 0; }
+.charts.small { grid-template-columns: repeat(auto-fill, minmax(min(17rem, 100%), 1fr)); }
+.charts:has(figure:only-child) { grid-template-columns: minmax(0, 34rem); }
+.pair { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(18rem, 100%), 1fr));
+        gap: 0 1rem; align-items: start; }
+.pair figure { margin-top: .9rem; }
+sub { line-height: 0; }
 figure { margin: 0; padding: 1rem; }
 figure svg { width: 100%; height: auto; display: block; }
 figcaption { font-size: .88rem; margin-top: .6rem; }

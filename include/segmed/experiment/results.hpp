@@ -111,6 +111,14 @@ struct Results {
   std::vector<const RunResult*> runs_of(const GainResult& gain) const {
     return runs_of(gain.policy, gain.d0, gain.d1, gain.hide);
   }
+  /// The M_0 of each run that has one: what its gain is counted from.
+  std::vector<const RunResult*> partners_of(const std::vector<const RunResult*>& made,
+                                            const std::string& baseline = "supervised") const {
+    std::vector<const RunResult*> all;
+    for (const RunResult* run : made)
+      if (const RunResult* partner = find(baseline, run->seed, run->d0, 0)) all.push_back(partner);
+    return all;
+  }
   /// The largest gain, or nullptr.
   const GainResult* best() const {
     const GainResult* found = nullptr;

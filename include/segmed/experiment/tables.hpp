@@ -52,7 +52,7 @@ inline std::string gains_csv(const Results& results, const std::string& baseline
   std::string out =
       "policy,d0,d1,hide,hidden,seeds,dice_m0,dice_m1,gain,low,high,p,hd95_mm_m0,hd95_mm_m1\n";
   for (const GainResult& gain : results.gains) {
-    const auto before = results.runs_of(baseline, gain.d0, 0), after = results.runs_of(gain);
+    const auto after = results.runs_of(gain), before = results.partners_of(after, baseline);
     out += csv_field(gain.policy) + ',' + std::to_string(gain.d0) + ',' + std::to_string(gain.d1) +
            ',' + csv_field(gain.hide);
     for (const double value :
@@ -111,9 +111,10 @@ inline std::string to_tex(const Results& results, const std::string& baseline = 
   for (const GainResult& gain : results.gains)
     out += tex_text(gain.policy) + " & " + (hides ? tex_text(gain.hide) + " & " : "") +
            std::to_string(gain.d0) + " & " + std::to_string(gain.d1) + " & " +
-           mean(results.runs_of(baseline, gain.d0, 0)) + " & " + mean(results.runs_of(gain)) +
-           " & $" + fixed(gain.gain, 4, true) + "$ & $" + fixed(gain.low, 4, true) + "$ to $" +
-           fixed(gain.high, 4, true) + "$ & $" + p_text(gain.p) + "$ \\\\\n";
+           mean(results.partners_of(results.runs_of(gain), baseline)) + " & " +
+           mean(results.runs_of(gain)) + " & $" + fixed(gain.gain, 4, true) + "$ & $" +
+           fixed(gain.low, 4, true) + "$ to $" + fixed(gain.high, 4, true) + "$ & $" +
+           p_text(gain.p) + "$ \\\\\n";
   out += "\\bottomrule\n\\end{tabular}\n";
   const Ranking ranking = Ranking::of(results, baseline);
   if (ranking.policies.size() < 3) return out;
