@@ -29,16 +29,50 @@ struct Pending {
   }
 };
 
+// The same of one vector of channels from c on.
+template <class T>
+struct PendingVector {
+  Vector<T> scale, shift, slope;
+
+  [[gnu::always_inline]] PendingVector(const Pending<T>& p, Index c)
+      : scale(load(p.scale + c)), shift(load(p.shift + c)), slope(load(p.slope + c)) {}
+  [[gnu::always_inline]] Vector<T> value(const Vector<T>& x) const {
+    const Vector<T> z = fused<T>(scale, x, shift);
+    return z > Vector<T>{} ? z : slope * z;
+  }
+  // sum + the gradient of what was seen, with respect to x.
+  [[gnu::always_inline]] Vector<T> through(const Vector<T>& x, const Vector<T>& seen,
+                                           const Vector<T>& sum) const {
+    const auto open = fused<T>(scale, x, shift) > Vector<T>{};
+    return fused<T>(open ? seen : slope * seen, scale, sum);
+  }
+};
+// Rows of one vector or two, as convolutions read them: what is pending stays in registers.
+template <bool two, class T>
+[[gnu::always_inline]] inline void read_held(const Pending<T>& pending, const T* x, Index step,
+                                             Index voxels, T* to, Index to_step) {
+  const PendingVector<T> a(pending, 0), b(pending, two ? lanes<T> : 0);
+  for (Index v = 0; v < voxels; ++v, x += step, to += to_step) {
+    store(to, a.value(load(x)));
+    if constexpr (two) store(to + lanes<T>, b.value(load(x + lanes<T>)));
+  }
+}
 // to[v][c] = lane(v, c), `count` channels of `voxels` neighbours; rows of `to` are `to_step` apart.
-// Row by row, as memory lies: what is pending comes from the nearest cache each time.
+// Row by row, as memory lies: what is pending on long rows comes from the nearest cache each time.
 template <Put put, class T>
 [[gnu::noinline]] void read_lane(const Lane<T>& lane, const Pending<T>& pending, Index first,
                                  Index voxels, Index c0, Index count, T* to, Index to_step) {
   const Index channels = lane.grid.channels, whole = count / lanes<T> * lanes<T>;
   const T* x = lane.x + first * channels + c0;
-  if (pending.plain && count == channels && count == to_step && put == Put::cached) {
-    std::memcpy(to, x, std::size_t(voxels * channels) * sizeof(T));
-    return;
+  if constexpr (put == Put::cached) {
+    if (pending.plain && count == channels && count == to_step) {
+      std::memcpy(to, x, std::size_t(voxels * channels) * sizeof(T));
+      return;
+    }
+    if (!pending.plain && count == 2 * lanes<T>)
+      return read_held<true>(pending, x, channels, voxels, to, to_step);
+    if (!pending.plain && count == lanes<T>)
+      return read_held<false>(pending, x, channels, voxels, to, to_step);
   }
   for (Index v = 0; v < voxels; ++v, x += channels, to += to_step) {
     if (pending.plain) {
@@ -46,10 +80,8 @@ template <Put put, class T>
       for (Index c = whole; c < count; ++c) to[c] = x[c];
       continue;
     }
-    for (Index c = 0; c < whole; c += lanes<T>) {
-      const Vector<T> z = fused<T>(load(pending.scale + c), load(x + c), load(pending.shift + c));
-      store_as<put>(to + c, z > Vector<T>{} ? z : load(pending.slope + c) * z);
-    }
+    for (Index c = 0; c < whole; c += lanes<T>)
+      store_as<put>(to + c, PendingVector<T>(pending, c).value(load(x + c)));
     for (Index c = whole; c < count; ++c) to[c] = pending.value(x, c);
   }
 }
@@ -69,21 +101,51 @@ struct PendingGradient {
       }
   }
 };
+// The same of one vector of channels, seen through a normalisation and perhaps directly as well.
+template <class T, bool direct>
+struct GradientVector {
+  PendingVector<T> view;
+  Vector<T> sum, squares;
+
+  [[gnu::always_inline]] GradientVector(const PendingGradient<T>& p, Index c)
+      : view(p.view, c), sum(load(p.sum + c)), squares(load(p.squares + c)) {}
+  [[gnu::always_inline]] Vector<T> operator()(const Incoming<T>& g, Index i) const {
+    const Vector<T> x = load(g.view.x + i), before = direct ? load(g.direct + i) : Vector<T>{};
+    return view.through(x, load(g.seen + i), before) + fused<T>(squares, x, sum);
+  }
+};
+template <bool two, bool direct, class T>
+[[gnu::always_inline]] inline void read_held_gradient(const Incoming<T>& g,
+                                                      const PendingGradient<T>& p, Index at,
+                                                      Index voxels, T* to, Index to_step) {
+  const Incoming<T> from = g;
+  const Index channels = g.view.grid.channels;
+  const GradientVector<T, direct> a(p, 0), b(p, two ? lanes<T> : 0);
+  for (Index v = 0; v < voxels; ++v, at += channels, to += to_step) {
+    store(to, a(from, at));
+    if constexpr (two) store(to + lanes<T>, b(from, at + lanes<T>));
+  }
+}
 template <Put put, class T>
 [[gnu::noinline]] void read_gradient(const Incoming<T>& g, const PendingGradient<T>& p, Index first,
                                      Index voxels, Index c0, Index count, T* to, Index to_step) {
   const Index channels = g.view.grid.channels, whole = count / lanes<T> * lanes<T>;
   const Vector<T> none{};
   Index at = first * channels + c0;
+  if constexpr (put == Put::cached)
+    if (g.seen && g.moments && count == whole && count <= 2 * lanes<T>) {
+      if (count == lanes<T>)
+        return g.direct ? read_held_gradient<false, true>(g, p, at, voxels, to, to_step)
+                        : read_held_gradient<false, false>(g, p, at, voxels, to, to_step);
+      return g.direct ? read_held_gradient<true, true>(g, p, at, voxels, to, to_step)
+                      : read_held_gradient<true, false>(g, p, at, voxels, to, to_step);
+    }
   for (Index v = 0; v < voxels; ++v, at += channels, to += to_step) {
     for (Index c = 0; c < whole; c += lanes<T>) {
       const Index i = at + c;
       Vector<T> sum = g.direct ? load(g.direct + i) : none;
-      if (g.seen) {
-        const Vector<T> s = load(g.seen + i), scale = load(p.view.scale + c);
-        const auto open = fused<T>(scale, load(g.view.x + i), load(p.view.shift + c)) > none;
-        sum = fused<T>(open ? s : load(p.view.slope + c) * s, scale, sum);
-      }
+      if (g.seen)
+        sum = PendingVector<T>(p.view, c).through(load(g.view.x + i), load(g.seen + i), sum);
       if (g.moments) sum = sum + fused<T>(load(p.squares + c), load(g.view.x + i), load(p.sum + c));
       store_as<put>(to + c, sum);
     }
