@@ -3,6 +3,7 @@
 #include <array>
 #include <cmath>
 #include <tuple>
+#include <utility>
 #include <vector>
 
 #include <doctest/doctest.h>
@@ -100,8 +101,8 @@ void brute_force(const Example& example, const Placement& placement, const Exten
 
 TEST_SUITE("data/augment") {
   TEST_CASE("a turned, scaled and deformed patch is the brute-force resampling, with borders") {
-    for (const Index channels : {Index{1}, Index{2}}) {
-      const Example example = scan({17, 14, 12}, channels);
+    for (const auto& [channels, depth] : {std::pair<Index, Index>{1, 12}, {2, 12}, {2, 1}}) {
+      const Example example = scan({17, 14, depth}, channels);
       Augment augment;
       augment.elastic_chance = 0.5f, augment.elastic_mm = 3, augment.elastic_cell_mm = 6;
       augment.turn_chance = augment.scale_chance = 1;
@@ -111,7 +112,7 @@ TEST_SUITE("data/augment") {
         Placement placement =
             Placement::draw(augment, extent, {1, 1.5, 2}, {5, Purpose::augment, 0, draw}, 0);
         CHECK(placement.bent);
-        placement.center = {8.5f, 6.25f, float(draw % 12)};
+        placement.center = {8.5f, 6.25f, float(Index(draw) % depth)};
         std::vector<float> image, expected;
         std::vector<std::uint8_t> labels, expected_labels;
         std::vector<bool> sure;

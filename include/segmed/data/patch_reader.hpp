@@ -93,6 +93,7 @@ class PatchReader {
     float first = 0, last = float(extent_[0]);  // where all eight neighbors exist
     for (std::size_t k = 0; k < 3; ++k) {
       const float low = 0.01f - start[k], high = float(box_.scan[k] - 1) - 0.01f - start[k];
+      if (high < low) last = 0;  // a scan of one voxel
       if (std::abs(step[k]) < 1e-6f) {
         if (low > 0 || high < 0) last = 0;
         continue;
