@@ -98,6 +98,10 @@ Json settings_of(const GainOptions& options, const Study& study) {
                                     {"normalization", options.study.normalization},
                                     {"flip", options.study.flip}})
     json[name] = value;
+  for (const auto& [name, chance] : {std::pair{"elastic", options.study.elastic},
+                                     {"blur", options.study.blur},
+                                     {"low_resolution", options.study.low_resolution}})
+    if (chance > 0) json[name] = double(chance);
   json["rate"] = double(options.study.rate);
   json["average"] = double(options.study.average);
   json["batch"] = options.study.plan.batch;

@@ -83,6 +83,15 @@ void add_study(CLI::App& app, StudyOptions& options) {
         return axes.find_first_not_of("xyz") == std::string::npos ? std::string()
                                                                   : "give some of x, y and z";
       });
+  app.add_option("--elastic", options.elastic,
+                 "chance that a training patch is deformed: smoothly, by up to 8 mm")
+      ->check(CLI::Range(0.0, 1.0));
+  app.add_option("--blur", options.blur,
+                 "chance that a channel of a training patch is blurred, by half a voxel to one")
+      ->check(CLI::Range(0.0, 1.0));
+  app.add_option("--low-resolution", options.low_resolution,
+                 "chance that a channel of a training patch loses up to half of its resolution")
+      ->check(CLI::Range(0.0, 1.0));
   app.add_flag("--deep-supervision", options.deep_supervision, "a loss at every resolution");
   app.add_flag("--strict", options.strict, "stop at the first broken case");
   app.add_flag("--quiet", options.quiet, "no progress");

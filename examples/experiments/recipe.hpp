@@ -17,6 +17,7 @@ struct Recipe {
   float average = 0.99f;  // of the weights that predictions are made with; 0: the last ones
   bool deep_supervision = false;
   std::string flip = "";  // axes along which training patches are mirrored, such as xz
+  float elastic = 0, blur = 0, low_resolution = 0;  // chances that a training patch is so changed
 
   /// Networks are 2-D where patches are one slice thick.
   bool flat() const { return plan.patch[2] == 1; }
@@ -42,6 +43,9 @@ inline segmed::Json to_json(const Recipe& recipe) {
   json["average"] = double(recipe.average);
   json["deep_supervision"] = recipe.deep_supervision;
   json["flip"] = recipe.flip;
+  if (recipe.elastic > 0) json["elastic"] = double(recipe.elastic);
+  if (recipe.blur > 0) json["blur"] = double(recipe.blur);
+  if (recipe.low_resolution > 0) json["low_resolution"] = double(recipe.low_resolution);
   return json;
 }
 inline Recipe recipe_of(const segmed::Json& json) {
@@ -58,6 +62,11 @@ inline Recipe recipe_of(const segmed::Json& json) {
   recipe.average = float(json.at("average").as_number());
   recipe.deep_supervision = json.at("deep_supervision").as_bool();
   recipe.flip = json.at("flip").as_string();
+  const auto chance = [&](const char* name) {
+    return json.has(name) ? float(json.at(name).as_number()) : 0.0f;
+  };
+  recipe.elastic = chance("elastic"), recipe.blur = chance("blur");
+  recipe.low_resolution = chance("low_resolution");
   return recipe;
 }
 

@@ -83,6 +83,9 @@ RunOptions run_options(const Recipe& recipe, std::uint64_t seed) {
   options.average = recipe.average;
   for (std::size_t axis = 0; axis < 3; ++axis)
     options.augment.flip[axis] = recipe.flip.find("xyz"[axis]) != recipe.flip.npos ? 0.5f : 0.0f;
+  options.augment.elastic_chance = recipe.elastic;
+  options.augment.weak.blur_chance = recipe.blur;
+  options.augment.weak.low_resolution_chance = recipe.low_resolution;
   options.schedule = WarmUp<Poly>{0.02f, {}};
   options.stop = &stop_requested;
   options.resume = true;

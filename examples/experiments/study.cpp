@@ -206,6 +206,8 @@ Recipe Study::recipe(const std::vector<std::string>& training, bool long_trainin
   if (options_.average >= 0) recipe.average = options_.average;
   recipe.deep_supervision = options_.deep_supervision;
   recipe.flip = options_.flip;
+  recipe.elastic = options_.elastic, recipe.blur = options_.blur;
+  recipe.low_resolution = options_.low_resolution;
   return recipe;
 }
 

@@ -20,6 +20,7 @@ struct StudyOptions {
   std::string normalization;  // z_score, percentile, window:LOW:HIGH, none
   std::string network, loss, optimizer, flip;
   float rate = 0, average = -1;
+  float elastic = 0, blur = 0, low_resolution = 0;
   bool deep_supervision = false, strict = false, quiet = false;
   std::uint64_t seed = 1;
 };

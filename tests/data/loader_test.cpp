@@ -42,6 +42,8 @@ std::vector<LoaderCase> first(Index n, Index from = 0) {
 LoaderOptions options(int workers = 0) {
   LoaderOptions made;
   made.sample.patch = {8, 8, 8};
+  made.sample.augment.elastic_chance = made.sample.augment.weak.blur_chance = 0.5f;
+  made.sample.augment.weak.low_resolution_chance = 0.5f;
   made.workers = workers;
   return made;
 }
@@ -84,6 +86,10 @@ TEST_SUITE("data/loader") {
     CHECK_THROWS_WITH_AS(Loader(store(), classes, first(5), how),
                          "segmed: loader: a batch of 6 patches cannot be shared by 4 ranks; give a "
                          "multiple of 4",
+                         ConfigError);
+    how.share = 0, how.shares = 1, how.sample.augment.weak.blur_chance = -1;
+    CHECK_THROWS_WITH_AS(Loader(store(), classes, first(5), how),
+                         "segmed: augment: blur_chance is -1; give a chance from 0 to 1",
                          ConfigError);
   }
   TEST_CASE("D_0 batches do not depend on D_1") {

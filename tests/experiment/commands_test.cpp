@@ -223,12 +223,15 @@ TEST_SUITE("experiment/commands") {
   TEST_CASE("a 2-D network is trained slice by slice, with mirrored patches") {
     const Workplace here;
     if (!here.with_cohort()) return;
-    CHECK_MESSAGE(here.run("train --data data --val 1 --steps 3 --patch 16,16,1 --widths 4,8 "
-                           "--flip xy --quiet --out flat") == 0,
-                  here.said());
+    CHECK_MESSAGE(
+        here.run("train --data data --val 1 --steps 3 --patch 16,16,1 --widths 4,8 "
+                 "--flip xy --elastic 1 --blur 0.5 --low-resolution 0.5 --quiet --out flat") == 0,
+        here.said());
     CHECK(here.run("predict --mirror --model flat --in data/s0001/ct.nii.gz --out labels "
                    "--quiet") == 0);
     CHECK(here.run("train --data data --val 1 --steps 3 --flip left --out other") == 2);
+    CHECK(here.run("train --data data --val 1 --steps 3 --elastic 2 --out other") == 2);
+    CHECK(here.said().find("--elastic: Value 2 not in range [0 - 1]") != std::string::npos);
   }
   TEST_CASE("a broken case is left out and the exit code says so") {
     const Workplace here;

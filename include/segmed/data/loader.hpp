@@ -165,6 +165,7 @@ class Loader {
                              options.share >= 0 && options.share < options.shares,
                          "loader", "a batch of ", options.batch, " patches cannot be shared by ",
                          options.shares, " ranks; give a multiple of ", options.shares);
+    options.sample.augment.check();
     for (int k = 0; k < options.workers; ++k) threads_.emplace_back([this] { work(); });
   }
   Loader(const Loader&) = delete;

@@ -6,8 +6,9 @@
 #include <utility>
 #include <vector>
 
-#include <segmed/data/augment.hpp>
 #include <segmed/data/example.hpp>
+#include <segmed/data/intensity.hpp>
+#include <segmed/data/patch_reader.hpp>
 
 namespace segmed {
 
@@ -93,8 +94,8 @@ inline Patch draw_patch(const ReadyCase& ready, const ClassTable& classes, Annot
   const Index base = key.attempt << 16;
 
   const Eigen::Vector3d spacing = example.image.spacing();
-  Placement placement =
-      Placement::draw(options.augment, {spacing[0], spacing[1], spacing[2]}, change, base);
+  Placement placement = Placement::draw(options.augment, options.patch,
+                                        {spacing[0], spacing[1], spacing[2]}, change, base);
   std::vector<Index> present;
   for (Index c = 1; c < classes.size(); ++c)
     if (left.has(c) && !ready.places.empty() && !ready.places[std::size_t(c)].empty())
@@ -130,9 +131,11 @@ inline Patch draw_patch(const ReadyCase& ready, const ClassTable& classes, Annot
       .read(patch.image, patch.labels);
   if (options.strong_view) {
     patch.strong = patch.image;
-    change_intensity(patch.strong, patch.channels, options.augment.strong, strong, base);
+    change_intensity(patch.strong, patch.extent,
+                     IntensityDraw::draw(options.augment.strong, patch.channels, strong, base));
   }
-  change_intensity(patch.image, patch.channels, options.augment.weak, change, base + 1024);
+  change_intensity(patch.image, patch.extent,
+                   IntensityDraw::draw(options.augment.weak, patch.channels, change, base + 1024));
   return patch;
 }
 
