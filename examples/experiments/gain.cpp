@@ -247,6 +247,7 @@ int gain(const GainOptions& asked) {
     how.name = fs::path(folder).filename(), how.ranks = {};
     set_budget(how, options, base);
     how.out = folder, how.quiet = options.study.quiet, how.replay = options.budget.replay;
+    how.augment_on_host = options.budget.augment_on_host;
     how.full = study.cases(split.full);
     how.partial = study.hidden(split.partial, run.hide, run.seed);
     take_tuning(how, options.budget.tuning);

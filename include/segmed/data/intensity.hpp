@@ -21,6 +21,7 @@ struct IntensityDraw {
   float noise = 0;  // times what `grain` gives
   Philox random = {};
   Index noise_from = 0;
+  Index powers = 0;  // of gamma: where their table lies, on a device
 
   bool asks_moments() const { return contrasted || gamma; }
 
