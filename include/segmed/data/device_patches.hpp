@@ -77,15 +77,15 @@ class SourcesThere {
     if (passes.moments) {
       tones = Storage<Tone, D>(segments, Uninitialized{});
       const Index blocks = (voxels + BlockMoments::block - 1) / BlockMoments::block;
-      Storage<Moments, D> partial(segments * blocks, Uninitialized{}),
+      Storage<VoxelMoments, D> partial(segments * blocks, Uninitialized{}),
           seen(segments, Uninitialized{});
       for (const bool settles : {false, true}) {
         if (settles && !passes.gamma) continue;
         D::launch_teams(segments * blocks,
                         BlockMoments{own, settles ? tones.read() : nullptr, numbers.read(),
                                      image.read(), voxels, channels, blocks, partial.write()});
-        D::launch(segments, MergeMoments{own, partial.read(), voxels, blocks, settles, seen.write(),
-                                         tones.write()});
+        D::launch(segments, MergeBlocks{own, partial.read(), voxels, blocks, settles, seen.write(),
+                                        tones.write()});
       }
     }
     Storage<T, D> out;

@@ -88,7 +88,7 @@ struct BlockMoments {
   const Tone* tones;  // null: as they are
   const float *numbers, *image;
   Index voxels, channels, blocks;
-  Moments* partial;
+  VoxelMoments* partial;
 
   template <class Team>
   SEGMED_HD void operator()(Team team, Shared& shared) const {
@@ -103,7 +103,7 @@ struct BlockMoments {
       return tones ? tones[segment].raised(numbers + draw.powers, as_is) : as_is;
     };
     const float any = value(begin);
-    Moments seen{0, 0, any, any};
+    VoxelMoments seen{0, 0, any, any};
     for (Index i = begin + team.thread; i < end; i += threads) seen.add(value(i));
     shared.least[team.thread] = seen.least, shared.most[team.thread] = seen.most;
     double own[2] = {seen.sum, seen.square};
@@ -120,20 +120,20 @@ struct BlockMoments {
 
 /// Puts the moments of a channel's blocks together, in their order, and makes its tone of them:
 /// begins it or settles it.
-struct MergeMoments {
+struct MergeBlocks {
   const IntensityDraw* draws;
-  const Moments* partial;
+  const VoxelMoments* partial;
   Index voxels, blocks;
   bool settles;
-  Moments* seen;
+  VoxelMoments* seen;
   Tone* tones;
 
   SEGMED_HD void operator()(Index segment) const {
     const IntensityDraw& draw = draws[segment];
     if (!(settles ? draw.gamma && tones[segment].raises : draw.asks_moments())) return;
-    Moments all = partial[segment * blocks];
+    VoxelMoments all = partial[segment * blocks];
     for (Index b = 1; b < blocks; ++b) {
-      const Moments& next = partial[segment * blocks + b];
+      const VoxelMoments& next = partial[segment * blocks + b];
       all.sum += next.sum, all.square += next.square;
       all.least = next.least < all.least ? next.least : all.least;
       all.most = next.most > all.most ? next.most : all.most;

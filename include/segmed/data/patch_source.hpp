@@ -33,8 +33,8 @@ struct PatchSource {
   std::vector<std::uint8_t> labels = {};
   std::vector<IntensityDraw> weak = {}, strong = {};  // one a channel; strong: if asked for
 
-  /// Cuts the box out of the scan. It reaches a voxel farther than the patch, and not beyond the
-  /// scan; where they do not meet, it is the voxels of the scan that are nearest.
+  /// Cuts the box out of the scan. It reaches up to two voxels farther than the patch, and not
+  /// beyond the scan; where they do not meet, it is the voxels of the scan that are nearest.
   static PatchSource of(const Example& example, const Placement& placement, const Extent3& extent,
                         const std::vector<float>& outside,
                         const std::array<std::uint8_t, 256>& map) {

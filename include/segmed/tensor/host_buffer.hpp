@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // How numbers of the host come to a device, beside its work where it can copy ahead.
 #pragma once
+#include <algorithm>
+
 #include <segmed/backend/memory.hpp>
 #include <segmed/tensor/storage.hpp>
 
@@ -37,12 +39,13 @@ class HostBuffer {
   T* resize(std::size_t size) {
     size_ = size;
     if (size <= room_) return data_;
+    const std::size_t room = std::max(size, room_ + room_ / 2);  // what grows once may grow again
     drop();
     if constexpr (CopiesAhead<D>)
-      data_ = static_cast<T*>(D::allocate_host(sizeof(T) * size));
+      data_ = static_cast<T*>(D::allocate_host(sizeof(T) * room));
     else
-      data_ = static_cast<T*>(Memory::current().allocate(sizeof(T) * size));
-    room_ = size;
+      data_ = static_cast<T*>(Memory::current().allocate(sizeof(T) * room));
+    room_ = room;
     return data_;
   }
   /// A copy on the device, to be joined.
