@@ -44,7 +44,7 @@ struct BudgetOptions {
   double minutes = 0;
   std::string out;
   std::string tuning;
-  bool replay = false;
+  bool replay = false, augment_on_host = false;
   /// Whether a larger network pays: docs/results.md, "Which network for how long".
   bool is_long() const { return minutes >= 5 || steps >= 2500; }
 };

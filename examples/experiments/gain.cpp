@@ -92,6 +92,7 @@ Json settings_of(const GainOptions& options, const Study& study) {
   if (!options.equal.empty() && options.budget.steps > 0) json["equal_to_m0"] = options.equal;
   if (options.warm_start) json["start"] = "M_0";
   if (!options.budget.tuning.empty()) json["tuning"] = options.budget.tuning;
+  if (options.budget.augment_on_host) json["augment_on_host"] = true;
   for (const auto& [name, value] : {std::pair{"network", options.study.network},
                                     {"loss", options.study.loss},
                                     {"optimizer", options.study.optimizer},
@@ -247,6 +248,7 @@ int gain(const GainOptions& asked) {
     how.name = fs::path(folder).filename(), how.ranks = {};
     set_budget(how, options, base);
     how.out = folder, how.quiet = options.study.quiet, how.replay = options.budget.replay;
+    how.augment_on_host = options.budget.augment_on_host;
     how.full = study.cases(split.full);
     how.partial = study.hidden(split.partial, run.hide, run.seed);
     take_tuning(how, options.budget.tuning);

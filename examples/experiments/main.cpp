@@ -106,6 +106,8 @@ void add_budget(CLI::App& app, BudgetOptions& options) {
                  "on a GPU: compute convolutions as this file of experiments tune says");
   app.add_flag("--replay", options.replay,
                "on a GPU: queue a training step's kernels as one, where the policy allows it");
+  app.add_flag("--augment-on-host", options.augment_on_host,
+               "on a GPU: let the processor vary training patches");
 }
 void need(bool given, const char* command, const char* option) {
   require<ConfigError>(given, command, "needs ", option, "; see experiments ", command, " --help");

@@ -47,6 +47,7 @@ int train(const TrainOptions& options) {
   how.name = options.policy;
   how.steps = options.budget.steps, how.minutes = options.budget.minutes;
   how.out = out, how.quiet = options.study.quiet, how.replay = options.budget.replay;
+  how.augment_on_host = options.budget.augment_on_host;
   how.full = study.cases(split.full);
   how.partial =
       with_d1 ? study.hidden(split.partial, 0, options.study.seed) : std::vector<LoaderCase>{};

@@ -4,7 +4,8 @@
 
 #include <doctest/doctest.h>
 
-#include "../backend/recording_host.hpp"
+#include "../backend/host_gpu.hpp"
+#include "small_cohort.hpp"
 #include <segmed/semi/samples.hpp>
 
 namespace {
@@ -50,7 +51,8 @@ TEST_CASE("a batch that fits in part leaves nothing on its way") {
 TEST_CASE("who waits for one stream's copies waits for no other's") {
   RecordingHost::Transfers first, second;
   const Full a(3), b(4);
-  const Samples<F> one = a.uploaded(first), other = b.uploaded(second);
+  SamplesAhead<F> ahead = a.uploaded(first), others = b.uploaded(second);
+  const Samples<F> one = ahead.taken(), other = others.taken();
   first.join(), first.finish();
   CHECK(first_of(one.image) == 3);
   CHECK(first_of(one.strong) == -3);
@@ -58,6 +60,54 @@ TEST_CASE("who waits for one stream's copies waits for no other's") {
   second.join();
   CHECK(first_of(other.image) == 4);
   CHECK(one.labels.classes.host()[7] == 1);
+}
+
+TEST_CASE("sources that fit in part leave nothing on their way") {
+  using G = Features<3, float, fake::HostGpu>;
+  RecordingHost::early = 0;
+  const auto cohort = trial::small_cohort();
+  const std::size_t before = RecordingHost::Memory::current().used();
+  const ReadyCase ready = make_ready(cohort.load(0), {});
+  SampleOptions options{.patch = {8, 8, 8}, .strong_view = true, .source = true};
+  HostBatch<G> batch;
+  batch.fill({draw_patch(ready, cohort.classes, {}, options, {})});
+  for (int parts = 0; parts < 6; ++parts) {
+    CAPTURE(parts);
+    RecordingHost::Transfers transfers;
+    const Limited limit(parts);
+    CHECK_THROWS_AS(batch.uploaded(transfers), MemoryError);
+  }
+  CHECK(RecordingHost::early == 0);
+  CHECK(RecordingHost::Memory::current().used() == before);
+}
+
+TEST_CASE("a stream of sources gives the samples that a stream of patches gives") {
+  using G = Features<3, float, fake::HostGpu>;
+  const auto cohort = trial::small_cohort(5, 5);
+  const auto store = make_store(cohort, {});
+  LoaderOptions how;
+  how.sample.patch = {12, 10, 8}, how.sample.strong_view = true;
+  how.sample.augment.elastic_chance = how.sample.augment.weak.blur_chance = 0.5f;
+  const std::vector<LoaderCase> cases = {{0}, {1}, {2}, {3}, {4}};
+  SampleStream<G> made(store, cohort.classes, cases, how);
+  how.sample.source = true;
+  SampleStream<G> sources(store, cohort.classes, cases, how);
+  for (const Index step : {0, 1, 2, 7, 8, 3}) {
+    CAPTURE(step);
+    const Samples<G> expected = made.at(step), there = sources.at(step);
+    CHECK(there.cases == expected.cases);
+    CHECK(there.labels.grid == expected.labels.grid);
+    CHECK(there.labels.annotated == expected.labels.annotated);
+    CHECK(there.labels.classes.host() == expected.labels.classes.host());
+    for (const auto& [a, b] :
+         {std::pair{&there.image, &expected.image}, {&there.strong, &expected.strong}}) {
+      CHECK(a->grid() == b->grid());
+      const auto x = a->dense().value.host(), y = b->dense().value.host();
+      Index apart = 0;
+      for (std::size_t i = 0; i < x.size(); ++i) apart += std::abs(x[i] - y[i]) < 1e-4f ? 0 : 1;
+      CHECK(apart == 0);
+    }
+  }
 }
 
 TEST_SUITE_END();

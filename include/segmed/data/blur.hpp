@@ -79,31 +79,35 @@ struct LowerResolution {
   const float* from;
   float* to;
 
-  SEGMED_HD void operator()(Index row, Index x) const {
-    const Index patch = row / (extent[1] * extent[2]), line = row - row % extent[1];
-    const Index at[3] = {x, row % extent[1], row / extent[1] % extent[2]};
+  SEGMED_HD void operator()(Index row, Index x) const { columns<1>(row, x); }
+  template <int n>
+  SEGMED_HD void columns(Index row, Index first) const {
+    const Index patch = row / (extent[1] * extent[2]), top = patch * extent[1] * extent[2];
+    const Index y = row % extent[1], z = row / extent[1] % extent[2];
     for (Index c = 0; c < channels; ++c) {
       const float left = how[patch * channels + c].left;
-      float& out = to[(row * extent[0] + x) * channels + c];
+      const float* here = from + c;
+      float* out = to + (row * extent[0] + first) * channels + c;
       if (left >= 1) {
-        out = from[(row * extent[0] + x) * channels + c];
+        for (int i = 0; i < n; ++i)
+          out[i * channels] = here[(row * extent[0] + first + i) * channels];
         continue;
       }
-      Tap tap[3];
-      for (int a = 0; a < 3; ++a) tap[a] = tap_of(extent[a], left, at[a]);
-      float value = 0;
-      for (int corner = 0; corner < 8; ++corner) {
-        float weight = 1;
-        Index v[3];
-        for (int a = 0; a < 3; ++a) {
-          const bool up = (corner >> a & 1) != 0;
-          weight *= up ? tap[a].part : 1 - tap[a].part;
-          v[a] = up ? tap[a].high : tap[a].low;
-        }
-        const Index first = line + (v[2] - at[2]) * extent[1];  // the row at y = 0 of that z
-        value += weight * from[((first + v[1]) * extent[0] + v[0]) * channels + c];
+      const Tap ty = tap_of(extent[1], left, y), tz = tap_of(extent[2], left, z);
+      const Index planes[2] = {top + tz.low * extent[1], top + tz.high * extent[1]};
+      for (int i = 0; i < n; ++i) {
+        const Tap tx = tap_of(extent[0], left, first + i);
+        const auto along = [&](Index line) {
+          const float* v = here + line * extent[0] * channels;
+          return v[tx.low * channels] + tx.part * (v[tx.high * channels] - v[tx.low * channels]);
+        };
+        const auto on = [&](Index plane) {
+          const float low = along(plane + ty.low);
+          return low + ty.part * (along(plane + ty.high) - low);
+        };
+        const float low = on(planes[0]);
+        out[i * channels] = low + tz.part * (on(planes[1]) - low);
       }
-      out = value;
     }
   }
 

@@ -21,6 +21,7 @@ struct IntensityDraw {
   float noise = 0;  // times what `grain` gives
   Philox random = {};
   Index noise_from = 0;
+  Index powers = 0;  // of gamma: where their table lies, on a device
 
   bool asks_moments() const { return contrasted || gamma; }
 
@@ -60,7 +61,7 @@ struct IntensityDraw {
 };
 
 /// Extremes and sums of the voxels of a channel.
-struct Moments {
+struct VoxelMoments {
   double sum = 0, square = 0;
   float least = 0, most = 0;
 
@@ -78,7 +79,7 @@ struct Tone {
   float from = 0, scale = 0, widen = 1, shift = 0;
   float least = 0, most = 0, middle = 0, stretch = 1, multiply = 1;
 
-  SEGMED_HD static Tone of(const IntensityDraw& draw, const Moments& seen, double count) {
+  SEGMED_HD static Tone of(const IntensityDraw& draw, const VoxelMoments& seen, double count) {
     Tone tone;
     tone.raises = draw.gamma && seen.most > seen.least;
     tone.from = tone.least = seen.least, tone.most = seen.most;
@@ -88,7 +89,7 @@ struct Tone {
     return tone;
   }
   /// Takes in the moments of what `raised` gives.
-  SEGMED_HD void settle(const Moments& seen, const Moments& raised, double count) {
+  SEGMED_HD void settle(const VoxelMoments& seen, const VoxelMoments& raised, double count) {
     const double mean = seen.sum / count, new_mean = raised.sum / count;
     const double variance = seen.square / count - mean * mean;
     const double new_variance = raised.square / count - new_mean * new_mean;
@@ -169,12 +170,12 @@ inline void change_intensity(std::vector<float>& image, const Extent3& extent,
   for (Index c = 0; c < channels; ++c) {
     const IntensityDraw& draw = draws[std::size_t(c)];
     float* first = image.data() + c;
-    Moments seen{0, 0, first[0], first[0]};
+    VoxelMoments seen{0, 0, first[0], first[0]};
     for (Index i = 0; draw.asks_moments() && i < count; ++i) seen.add(first[i * channels]);
     Tone tone = Tone::of(draw, seen, double(count));
     if (tone.raises) {
       const auto powers = Tone::table(draw.power);
-      Moments raised;
+      VoxelMoments raised;
       for (Index i = 0; i < count; ++i) {
         float& value = first[i * channels];
         value = tone.raised(powers.data(), value);

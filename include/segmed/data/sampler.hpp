@@ -2,13 +2,14 @@
 #pragma once
 #include <algorithm>
 #include <array>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include <segmed/data/example.hpp>
-#include <segmed/data/intensity.hpp>
 #include <segmed/data/patch_reader.hpp>
+#include <segmed/data/patch_source.hpp>
 
 namespace segmed {
 
@@ -23,6 +24,8 @@ struct Patch {
   AnnotatedSet annotated;
   std::string id;
   std::uint32_t key = 0;  // of the case: key_of(id)
+  // What image, strong and labels are still to be made of: SampleOptions::source.
+  std::optional<PatchSource> source = {};
 };
 
 /// An example that patches can be drawn from: normalized, axes R, A, S, with some voxels of each
@@ -60,6 +63,7 @@ struct SampleOptions {
   float foreground = 2.0f / 3;  // chance that the patch is laid around a voxel of a class
   Augment augment = {};
   bool strong_view = false;
+  bool source = false;  // leave it to a device to read the patch and change its intensities
 };
 
 /// One draw: patches with another seed, case, draw or attempt share no random number.
@@ -127,15 +131,22 @@ inline Patch draw_patch(const ReadyCase& ready, const ClassTable& classes, Annot
   map[ignored] = ignored;
   if (left.none()) map.fill(ignored);
   patch.annotated = placement.mirrored ? classes.mirrored(left) : left;
-  PatchReader(example, placement, options.patch, ready.outside, map)
-      .read(patch.image, patch.labels);
+  auto weak_draws = IntensityDraw::draw(options.augment.weak, patch.channels, change, base + 1024);
+  auto strong_draws = options.strong_view ? IntensityDraw::draw(options.augment.strong,
+                                                                patch.channels, strong, base)
+                                          : std::vector<IntensityDraw>{};
+  const std::vector<float> outside = outside_of(ready.outside, patch.channels);
+  if (options.source) {
+    patch.source = PatchSource::of(example, placement, options.patch, outside, map);
+    patch.source->weak = std::move(weak_draws), patch.source->strong = std::move(strong_draws);
+    return patch;
+  }
+  PatchReader(example, placement, options.patch, outside, map).read(patch.image, patch.labels);
   if (options.strong_view) {
     patch.strong = patch.image;
-    change_intensity(patch.strong, patch.extent,
-                     IntensityDraw::draw(options.augment.strong, patch.channels, strong, base));
+    change_intensity(patch.strong, patch.extent, strong_draws);
   }
-  change_intensity(patch.image, patch.extent,
-                   IntensityDraw::draw(options.augment.weak, patch.channels, change, base + 1024));
+  change_intensity(patch.image, patch.extent, weak_draws);
   return patch;
 }
 

@@ -34,6 +34,7 @@ struct RunOptions {
   Index memory_mib = 2048;  // for prepared cases
   bool quiet = false;       // no progress bar
   bool replay = false;      // queue a step's kernels as one, where device and policy can
+  bool augment_on_host = false;  // patches, also where the device can; see docs/gpu.md
 
   std::string out = {};            // folder for checkpoints; empty: nothing is written
   bool resume = false;             // go on from out/last.safetensors if it is there

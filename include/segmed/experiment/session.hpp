@@ -89,6 +89,7 @@ class RunSession {
     o.sample.foreground = options_.foreground;
     o.sample.augment = options_.augment;
     o.sample.strong_view = learner_.needs().strong_view;
+    o.sample.source = AugmentsThere<typename F::device> && !options_.augment_on_host;
     o.batch = options_.batch;
     o.share = options_.ranks.rank(), o.shares = options_.ranks.size();
     o.seed = options_.seed;

@@ -1,75 +1,39 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <exception>
+#include <optional>
 #include <thread>
 #include <utility>
 
-#include <segmed/backend/memory.hpp>
+#include <segmed/data/device_patches.hpp>
 #include <segmed/data/loader.hpp>
 #include <segmed/semi/step.hpp>
 
 namespace segmed {
 
-/// How copies go to a device: on one that copies ahead beside its work, else at once.
-template <class D>
-struct UploadsOf {
-  struct type {
-    void copy(void* to, const void* from, std::size_t bytes) { D::copy(to, from, bytes); }
-    void join() {}
-    void finish() {}
-  };
-};
-template <CopiesAhead D>
-struct UploadsOf<D> {
-  using type = typename D::Transfers;
-};
-template <class D>
-using Uploads = typename UploadsOf<D>::type;
+/// Samples on their way to a device: once their copies have been joined, `taken` has them.
+template <FeatureMap F>
+struct SamplesAhead {
+  using D = typename F::device;
+  Samples<F> samples = {};
+  std::optional<SourcesThere<D>> sources = {};  // what image, strong and labels are made of
 
-/// Numbers on the host that a device fetches, kept from batch to batch.
-template <class T, Device D>
-class HostBuffer {
- public:
-  HostBuffer() = default;
-  HostBuffer(const HostBuffer&) = delete;
-  HostBuffer& operator=(const HostBuffer&) = delete;
-  ~HostBuffer() { drop(); }
-
-  T* data() const { return data_; }
-  std::size_t size() const { return size_; }
-  /// What was there is lost.
-  T* resize(std::size_t size) {
-    size_ = size;
-    if (size <= room_) return data_;
-    drop();
-    if constexpr (CopiesAhead<D>)
-      data_ = static_cast<T*>(D::allocate_host(sizeof(T) * size));
-    else
-      data_ = static_cast<T*>(Memory::current().allocate(sizeof(T) * size));
-    room_ = size;
-    return data_;
+  Samples<F> taken() {
+    if constexpr (AugmentsThere<D>)
+      if (sources) {
+        const auto maps = sources->template made<typename F::value_type>();
+        const auto& [x, y, z] = sources->extent;
+        const Grid grid{sources->patches, z, y, x, sources->channels};
+        samples.image = F(grid, maps.image);
+        if (!maps.strong.empty()) samples.strong = F(grid, maps.strong);
+        samples.labels.grid = grid.with_channels(1), samples.labels.classes = maps.labels;
+        sources.reset();
+      }
+    return std::move(samples);
   }
-  /// A copy on the device, to be joined.
-  Storage<T, D> uploaded(Uploads<D>& by) const {
-    Storage<T, D> copy(Index(size_), Uninitialized{});
-    by.copy(copy.write(), data_, sizeof(T) * size_);
-    return copy;
-  }
-
- private:
-  void drop() {
-    if (!data_) return;
-    if constexpr (CopiesAhead<D>)
-      D::release_host(data_);
-    else
-      Memory::current().release(data_, sizeof(T) * room_);
-    data_ = nullptr, room_ = 0;
-  }
-  T* data_ = nullptr;
-  std::size_t size_ = 0, room_ = 0;
 };
 
-/// Patches of equal extent side by side, as a device takes them.
+/// Patches of equal extent side by side, as a device takes them: made, or as their sources.
 ///
 ///   shapes   patches (x, y, z, C) become (N, z, y, x, C); 2-D networks take patches with z = 1
 template <FeatureMap F>
@@ -80,6 +44,14 @@ class HostBatch {
 
   void fill(const std::vector<Patch>& patches) {
     require<DataError>(!patches.empty(), "samples", "a batch of no patches");
+    annotated_.clear(), cases_.clear();
+    for (const Patch& patch : patches) {
+      annotated_.push_back(patch.annotated);
+      cases_.push_back(patch.id);
+    }
+    std::copy(annotated_.begin(), annotated_.end(), sets_.resize(annotated_.size()));
+    augments_there_ = patches.front().source.has_value();
+    if (augments_there_) return sources_.fill(patches);
     const Patch& first = patches.front();
     grid_ = {Index(patches.size()), first.extent[2], first.extent[1], first.extent[0],
              first.channels};
@@ -87,7 +59,6 @@ class HostBatch {
     const std::size_t voxels = std::size_t(grid_.voxels());
     image_.resize(all), strong_.resize(first.strong.empty() ? 0 : all);
     labels_.resize(voxels * patches.size());
-    annotated_.clear(), cases_.clear();
     for (std::size_t n = 0; n < patches.size(); ++n) {
       const Patch& patch = patches[n];
       require(patch.extent == first.extent && patch.image.size() == size &&
@@ -96,25 +67,29 @@ class HostBatch {
       convert(patch.image, image_.data() + n * size);
       convert(patch.strong, strong_.data() + n * size);
       std::copy(patch.labels.begin(), patch.labels.end(), labels_.data() + n * voxels);
-      annotated_.push_back(patch.annotated);
-      cases_.push_back(patch.id);
     }
-    std::copy(annotated_.begin(), annotated_.end(), sets_.resize(annotated_.size()));
   }
   /// On the device, to be joined. Where one part of them fails, nothing is copied any more.
-  Samples<F> uploaded(Uploads<D>& by) const {
-    Samples<F> samples;
+  SamplesAhead<F> uploaded(Uploads<D>& by) const {
+    SamplesAhead<F> ahead;
+    Samples<F>& samples = ahead.samples;
+    samples.cases = cases_;
     try {
-      samples.image = F(grid_, image_.uploaded(by));
-      if (strong_.size() > 0) samples.strong = F(grid_, strong_.uploaded(by));
-      samples.labels = {grid_.with_channels(1), labels_.uploaded(by), annotated_,
-                        sets_.uploaded(by)};
+      if (augments_there_) {
+        ahead.sources = sources_.uploaded(by);
+      } else {
+        samples.image = F(grid_, image_.uploaded(by));
+        if (strong_.size() > 0) samples.strong = F(grid_, strong_.uploaded(by));
+        samples.labels.grid = grid_.with_channels(1);
+        samples.labels.classes = labels_.uploaded(by);
+      }
+      samples.labels.annotated = annotated_;
+      samples.labels.on_device = sets_.uploaded(by);
     } catch (...) {
       by.finish();
       throw;
     }
-    samples.cases = cases_;
-    return samples;
+    return ahead;
   }
 
  private:
@@ -128,6 +103,8 @@ class HostBatch {
   HostBuffer<AnnotatedSet, D> sets_;
   std::vector<AnnotatedSet> annotated_;
   std::vector<std::string> cases_;
+  SourceBatch<D> sources_;
+  bool augments_there_ = false;
 };
 
 /// A loader's batches as samples. For a device that copies ahead, while step k is computed, the
@@ -150,7 +127,7 @@ class SampleStream {
   Samples<F> at(Index step) {
     if constexpr (!CopiesAhead<D>) {
       batch_[0].fill(loader_.batch(step));
-      return batch_[0].uploaded(uploads_);
+      return batch_[0].uploaded(uploads_).taken();
     } else {
       wait();
       if (travelling_ != step) {  // the first step, or not the next one
@@ -158,9 +135,10 @@ class SampleStream {
         fetch(step);
       }
       travelling_ = -1;
-      Samples<F> samples = std::move(next_);
+      SamplesAhead<F> arrived = std::move(next_);
       uploads_.join();
       uploads_.finish();  // the worker writes where they came from
+      const Samples<F> samples = arrived.taken();
       fetch(step + 1);
       worker_ = std::thread([this, step] {
         try {
@@ -192,7 +170,7 @@ class SampleStream {
 
   Loader loader_;
   HostBatch<F> batch_[2];  // of even and of odd steps
-  Samples<F> next_;        // of step travelling_
+  SamplesAhead<F> next_;   // of step travelling_
   Uploads<D> uploads_;     // destroyed before what it copies from and to
   Index travelling_ = -1, laid_out_ = -1;
   std::thread worker_;
