@@ -134,7 +134,6 @@ TEST_SUITE("semi/dual_task") {
   }
   TEST_CASE("the disagreement's slopes are those of differences, with the same bits") {
     // 2 * 45 voxels: not a multiple of those that are looked at together.
-    const Grid on{2, 3, 3, 5, 2};
     using Exact = Features<3, double, Cpu>;
     const auto numbers = [](Index size, std::uint32_t stream) {
       std::vector<double> x;
@@ -142,29 +141,33 @@ TEST_SUITE("semi/dual_task") {
         x.push_back(double(Philox{7, Purpose::sample, stream}.normal(i)));
       return x;
     };
-    const auto head = numbers(on.size(), 1), logits = numbers(on.with_channels(3).size(), 2);
-    const auto map = [](const Grid& grid, const std::vector<double>& x) {
-      return Exact(grid, Storage<double, Cpu>(x));
-    };
-    CHECK(gradient_error<Exact>(on, head, [&](const Exact& x) {
-            return disagreement(x, map(on.with_channels(3), logits), 3);
-          }) < 1e-6);
-    CHECK(gradient_error<Exact>(on.with_channels(3), logits, [&](const Exact& x) {
-            return disagreement(map(on, head), x, 3);
-          }) < 1e-6);
-    const int before = threads();
-    std::set<std::vector<double>> results;
-    for (const int count : {1, 2, 4}) {
-      set_threads(count);
-      const Exact x = Exact::leaf(on, head);
-      const auto loss = disagreement(x, map(on.with_channels(3), logits), 3);
-      backward(loss);
-      auto bits = x.gradient().host();
-      bits.push_back(loss.host());
-      results.insert(bits);
+    for (const Index organs : {2, 17}) {  // few classes, and more than are kept
+      const Grid on{2, 3, 3, 5, organs};
+      const Grid classes = on.with_channels(organs + 1);
+      const auto head = numbers(on.size(), 1), logits = numbers(classes.size(), 2);
+      const auto map = [](const Grid& grid, const std::vector<double>& x) {
+        return Exact(grid, Storage<double, Cpu>(x));
+      };
+      CHECK(gradient_error<Exact>(on, head, [&](const Exact& x) {
+              return disagreement(x, map(classes, logits), 3);
+            }) < 1e-6);
+      CHECK(gradient_error<Exact>(classes, logits, [&](const Exact& x) {
+              return disagreement(map(on, head), x, 3);
+            }) < 1e-6);
+      const int before = threads();
+      std::set<std::vector<double>> results;
+      for (const int count : {1, 2, 4}) {
+        set_threads(count);
+        const Exact x = Exact::leaf(on, head);
+        const auto loss = disagreement(x, map(classes, logits), 3);
+        backward(loss);
+        auto bits = x.gradient().host();
+        bits.push_back(loss.host());
+        results.insert(bits);
+      }
+      set_threads(before);
+      CHECK(results.size() == 1);
     }
-    set_threads(before);
-    CHECK(results.size() == 1);
   }
   TEST_CASE("the head is saved and goes on bit for bit") {
     check_resumes([](const Net& net) { return DualTask<Net>::of(net, 3); });

@@ -67,27 +67,40 @@ template <class T, int n>
 struct DualVoxels {
   using W = NumbersOf<T, n>;
   using Number = Wide<T>;
+  static constexpr Index kept = 16;  // classes whose numbers are formed once
   const HeadAndLogits<T>& from;
   Index row;
   W top, share;
 
   SEGMED_HD DualVoxels(const HeadAndLogits<T>& maps, Index first) : from(maps), row(first) {
+    for (Index c = 0; few() && c <= from.organs; ++c) kept_[c] = read(c);
     top = logit(0);
     for (Index c = 1; c <= from.organs; ++c) top = math::larger(top, logit(c));
     W sum = Number(0);
-    for (Index c = 0; c <= from.organs; ++c) sum += math::fast_exp(logit(c) - top);
+    for (Index c = 0; c <= from.organs; ++c) {
+      const W e = math::fast_exp(logit(c) - top);
+      if (few()) kept_[c] = e;
+      sum += e;
+    }
     share = W(Number(1)) / sum;
+    for (Index c = 0; few() && c <= from.organs; ++c) kept_[c] *= share;
   }
-  SEGMED_HD W logit(Index c) const {
-    const Index classes = from.organs + 1;
-    return read_lanes<n>(from.logits + row * classes + c, classes);
-  }
-  SEGMED_HD W p(Index c) const { return math::fast_exp(logit(c) - top) * share; }
+  SEGMED_HD bool few() const { return from.organs < kept; }
+  SEGMED_HD W p(Index c) const { return few() ? kept_[c] : math::fast_exp(logit(c) - top) * share; }
   SEGMED_HD W level(Index organ) const {
     return level_of(read_lanes<n>(from.head + row * from.organs + organ, from.organs));
   }
   SEGMED_HD W mask(const W& level) const { return math::logistic(W(-from.steepness) * level); }
   SEGMED_HD W apart(Index organ) const { return mask(level(organ)) - p(organ + 1); }
+
+ private:
+  W kept_[kept];  // logits, then probabilities
+
+  SEGMED_HD W read(Index c) const {
+    const Index classes = from.organs + 1;
+    return read_lanes<n>(from.logits + row * classes + c, classes);
+  }
+  SEGMED_HD W logit(Index c) const { return few() ? kept_[c] : read(c); }
 };
 template <class T, int lanes>
 struct DisagreementSum {
@@ -114,17 +127,19 @@ struct DisagreementPull {
       using W = typename Voxels::W;
       const Voxels x(maps, row);
       const W one = Wide<T>(1), up = Wide<T>(2 * double(*g) / size);
-      W total = Wide<T>(0);
+      W total = Wide<T>(0), kept[Voxels::kept];
       for (Index c = 0; c < maps.organs; ++c) {
         const W level = x.level(c), mask = x.mask(level), p = x.p(c + 1);
         const W apart = up * (mask - p);
+        if (x.few()) kept[c] = apart;
         total += apart * p;
         if (to_head)
           add_lanes(to_head + row * maps.organs + c, maps.organs,
                     W(W(-maps.steepness) * (apart * mask * (one - mask)) * (one - level * level)));
       }
       for (Index c = 0; to_logits && c <= maps.organs; ++c) {
-        const W p = x.p(c), apart = c > 0 ? W(up * x.apart(c - 1)) : W(Wide<T>(0));
+        const W apart = c == 0 ? W(Wide<T>(0)) : x.few() ? kept[c - 1] : W(up * x.apart(c - 1));
+        const W p = x.p(c);
         add_lanes(to_logits + row * (maps.organs + 1) + c, maps.organs + 1, W(p * (total - apart)));
       }
     });
