@@ -51,7 +51,11 @@ TEST_CASE("scans without labels, and maps of half the size") {
 TEST_CASE("sums over many blocks are those of the processor") {
   SampleOptions options{.patch = {40, 33, 29}, .augment = still()};
   options.augment.weak.gamma_chance = options.augment.weak.contrast_chance = 1;
-  check_beside_processor<float, HostGpu>(scan({48, 40, 30}, 2), options, 3);
+  for (const bool reversed : {false, true}) {
+    check::TeamedHost::reversed = reversed;
+    check_beside_processor<float, HostGpu>(scan({48, 40, 30}, 2), options, 3);
+  }
+  check::TeamedHost::reversed = false;
 }
 TEST_CASE("a source is the box around the patch and no more") {
   const ReadyCase ready = scan({40, 40, 40}, 1);

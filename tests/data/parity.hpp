@@ -13,7 +13,7 @@ using namespace segmed;
 
 inline const ClassTable classes = ClassTable::of({"kidney_left", "kidney_right", "liver"});
 
-/// A smooth scan with noise; the last channel's voxels are all the same.
+/// A scan of waves with noise.
 inline ReadyCase scan(const Extent3& extent, Index channels, bool labelled = true) {
   Example example{"x",
                   "x",
