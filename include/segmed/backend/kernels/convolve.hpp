@@ -175,20 +175,6 @@ template <class T>
   return load(part);
 }
 
-// Adds to sums, and to sums of squares `all` numbers behind: `live` channels of voxels in a row.
-template <class T>
-void sum_moments(const T* x, Index step, Index voxels, Index live, double* moments, Index all) {
-  for (Index o = 0; o < live; o += lanes<T>, x += lanes<T>, moments += lanes<T>) {
-    DoubleSum<T> sum(moments), squares(moments + all);
-    for (Index v = 0; v < voxels; ++v) {
-      const Vector<T> value =
-          o + lanes<T> <= live ? load(x + v * step) : load_part(x + v * step, live - o);
-      sum.add(value), squares.add_product(value, value);
-    }
-    sum.put(moments), squares.put(moments + all);
-  }
-}
-
 // A box of voxels and where they go: `live` numbers of a vector of channels, put there or added to
 // what is there, and summed.
 template <class T>
@@ -213,10 +199,8 @@ struct BoxSink {
   template <bool whole>
   void walk(double* moments, Index channels) const {
     const Vector<T> more = bias ? take<whole>(bias) : Vector<T>{};
-    double none[2 * lanes<T>] = {};
-    double* const sum_at = moments ? moments : none;
-    double* const squares_at = moments ? moments + channels : none + lanes<T>;
-    DoubleSum<T> sum(sum_at), squares(squares_at);
+    MomentsOfRun<T> sum{take<whole>(sums) + more};
+    if (add) sum.first = take<whole>(out) + sum.first;
     for (Index z = 0; z < extent[0]; ++z)
       for (Index y = 0; y < extent[1]; ++y) {
         T* to = out + z * out_step[0] + y * out_step[1];
@@ -225,10 +209,10 @@ struct BoxSink {
           Vector<T> value = take<whole>(from) + more;
           if (add) value = take<whole>(to) + value;
           put<whole>(to, value);
-          if (moments) sum.add(value), squares.add_product(value, value);
+          if (moments) sum.add(value);
         }
       }
-    sum.put(sum_at), squares.put(squares_at);
+    if (moments) sum.put(moments, moments + channels, extent[0] * extent[1] * extent[2]);
   }
   template <bool whole>
   [[gnu::always_inline]] Vector<T> take(const T* from) const {
@@ -279,8 +263,10 @@ struct Convolution {
   const Sink<T>& sink;
   Index chunk;      // blocks of outputs to a task
   double* moments;  // (case, tile, sum or square, padded outputs of all groups)
-  // Sums that are not read again may go past the caches.
-  bool past = !moments && plan.outside % lanes<T> == 0 && is_put_past(sink.out[0], plan.target);
+  // Large sums go past the caches: those with moments, which are likely to be read next, where the
+  // caches would not hold them in any case.
+  bool past = plan.outside % lanes<T> == 0 &&
+              is_put_past(sink.out[0], plan.target, Index(moments ? 32 : 16) << 20);
 
   Index chunks() const { return pieces(blocks.count, chunk); }
   Index tasks() const { return plan.target.cases * plan.tiles() * plan.groups * chunks(); }
@@ -476,6 +462,9 @@ struct Convolution {
     // Zeros in dead lanes fall on the voxels behind, which are written next; not beyond the row,
     // whose neighbours are other tasks'.
     const bool spills = plan.groups == 1 && blocks.count == 1 && plan.target_step[2] == 1;
+    // Moments read what they sum before it leaves the caches, in whole vectors.
+    const bool by_line = moments && (past || live < width);
+    T* const line = by_line ? thread_scratch<T, 3>(place.size[2] * width) : nullptr;
     for (Index z = 0; z < place.size[0]; ++z)
       for (Index y = 0; y < place.size[1]; ++y) {
         T* const out = sink.out[0] + voxel_at(task, place, z, y) * sink.grid[0].channels +
@@ -488,22 +477,41 @@ struct Convolution {
           const T* row[count];
           T aside[count * width];
           reads.rows(cell + i, count, row);
-          if (past) {
-            multiply<T, vectors, Put::past>(row, reads.runs, w,
-                                            reads.fresh ? bias.of : sums + (cell + i) * width,
-                                            reads.fresh ? 0 : width, out + i * step, step);
+          const T* const before = reads.fresh ? bias.of : sums + (cell + i) * width;
+          const Index before_step = reads.fresh ? 0 : width;
+          if (by_line) {
+            multiply<T, vectors>(row, reads.runs, w, before, before_step, line + i * width, width);
             continue;
           }
-          multiply<T, vectors>(
-              row, reads.runs, w, reads.fresh ? bias.of : sums + (cell + i) * width,
-              reads.fresh ? 0 : width, direct ? out + i * step : aside, direct ? step : width);
+          if (past) {
+            multiply<T, vectors, Put::past>(row, reads.runs, w, before, before_step, out + i * step,
+                                            step);
+            continue;
+          }
+          multiply<T, vectors>(row, reads.runs, w, before, before_step,
+                               direct ? out + i * step : aside, direct ? step : width);
           for (Index r = 0; !direct && r < count; ++r)
             std::memcpy(out + (i + r) * step, aside + r * width, std::size_t(live) * sizeof(T));
         }
-        if (moments)
-          sum_moments(out, step, place.size[2], live, moments_of(task, b),
-                      plan.groups * blocks.padded);
+        if (!moments) continue;
+        double* const total = moments_of(task, b);
+        sum_moments<vectors>(by_line ? line : out, by_line ? width : step, place.size[2], total,
+                             total + plan.groups * blocks.padded);
+        if (past && by_line)
+          put_line<Put::past, vectors>(line, place.size[2], live, spills, out, step);
+        else if (by_line)
+          put_line<Put::cached, vectors>(line, place.size[2], live, spills, out, step);
       }
+  }
+  // Rows of `live` numbers from rows of whole vectors; see `spills` above.
+  template <Put put, int vectors>
+  static void put_line(const T* line, Index voxels, Index live, bool spills, T* out, Index step) {
+    constexpr Index width = vectors * lanes<T>;
+    for (Index v = 0; v < voxels; ++v, line += width, out += step)
+      if (live == width || (spills && (voxels - v) * step >= width))
+        for (Index o = 0; o < width; o += lanes<T>) store_as<put>(out + o, load(line + o));
+      else
+        std::copy(line, line + live, out);
   }
   // Row by row, so that all channels of a voxel are written while it is in the cache.
   void write(const Task& task, const Phase& phase, const T* sums, Index block_step) const {
@@ -550,7 +558,7 @@ void convolve_plainly(const Window& w, bool to_coarse, const Feed<T>& feed, cons
 
   // All by shape alone. Tiles stay in the second-level cache; small problems are cut further until
   // there is work for some threads.
-  const Index slice = std::min<Index>(plan.inside, taps > 1 ? 32 : 64);
+  const Index slice = std::min<Index>(plan.inside, taps > phases ? 32 : 64);
   std::copy(plan.cells, plan.cells + 3, plan.tile);
   const Index shorter = plan.shorter_rows();
   cut_tile(plan.tile, std::max<Index>(32, 512 / phases), shorter);

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Boxes of what a convolution reads, copied into scratch with pending work done and zeros around.
 // Read once per instruction set: see simd.hpp.
-#include <segmed/backend/kernels/micro.hpp>
+#include <segmed/backend/kernels/moments.hpp>
 
 namespace segmed::SEGMED_SET {
 

@@ -117,8 +117,8 @@ struct Spread {
     double* const sum[3] = {sums.of(span, 0) + c0, sums.of(span, 1) + c0, sums.of(span, 2) + c0};
     const Index step = sums.channels;
     Index c = 0;
-    for (Index v = 0; v < voxels; v += run) {
-      const Index rows = std::min(run, voxels - v), first = at + v * step;
+    for (Index v = 0; v < voxels; v += run_length) {
+      const Index rows = std::min(run_length, voxels - v), first = at + v * step;
       c = 0;
       if (!raw_grad && !by_slope)
         for (; c + 4 * lanes<T> <= count; c += 4 * lanes<T>) four(pending, first + c, rows, c, sum);
@@ -298,9 +298,10 @@ struct Totals {
     Index c = 0;
     for (; c + lanes<T> <= count; c += lanes<T>) {
       DoubleSum<T> sum(totals + c);
-      for (Index v = 0; v < voxels; v += run) {
+      for (Index v = 0; v < voxels; v += run_length) {
         Vector<T> part{};
-        for (Index i = v; i < std::min(voxels, v + run); ++i) part = part + load(x + i * count + c);
+        for (Index i = v; i < std::min(voxels, v + run_length); ++i)
+          part = part + load(x + i * count + c);
         sum.add(part);
       }
       sum.put(totals + c);

@@ -73,10 +73,11 @@ template <Put put, class T>
     store(p, v);
 }
 
-// Whether a map is written past the caches: it would fill them, and its rows are whole vectors.
+// Whether a map is written past the caches: it has the bytes to fill them, and its rows are whole
+// vectors.
 template <class T>
-bool is_put_past(const T* to, const Grid& grid) {
-  return grid.size() * Index(sizeof(T)) >= Index(16) << 20 && grid.channels % lanes<T> == 0 &&
+bool is_put_past(const T* to, const Grid& grid, Index least = Index(16) << 20) {
+  return grid.size() * Index(sizeof(T)) >= least && grid.channels % lanes<T> == 0 &&
          reinterpret_cast<std::uintptr_t>(to) % vector_bytes == 0;
 }
 
