@@ -165,13 +165,14 @@ class CudnnContext {
   }
 
   /// A line per graph that this thread has planned by the table in use: what does it, and what was
-  /// refused before it.
-  std::vector<std::string> report() const {
+  /// refused before it. `plain`: only of those that no engine does.
+  std::vector<std::string> report(bool plain = false) const {
     Index generation = 0;
     Cudnn::change([&](Cudnn::State& s) { generation = s.generation; });
     std::vector<std::string> lines;
     for (const auto& [key, kept] : plans_)
-      if (key.first == generation) lines.push_back(kept.problem.text() + ": " + kept.choice.text());
+      if (key.first == generation && !(plain && kept.choice.plan))
+        lines.push_back(kept.problem.text() + ": " + kept.choice.text());
     return lines;
   }
 
