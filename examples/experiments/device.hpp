@@ -30,7 +30,8 @@ struct DeviceUnits {
   // What the bits of a training depend on beside its recipe.
   std::string (*arithmetic)();
   // How each convolution that was met is computed, a line each; empty where there is no choice.
-  std::vector<std::string> (*plans)();
+  // `plain`: only of those that are left to plain kernels.
+  std::vector<std::string> (*plans)(bool plain);
   // Convolutions that are met from now on take the fastest of so many engines by the clock; 0: the
   // first that is right. Throws ConfigError where there is no choice.
   void (*tune)(int engines);

@@ -59,7 +59,9 @@ static std::string arithmetic() {
   return Cudnn::machine().text() + ", " + type_of_maps() + ", " + convolutions() +
          (may.tf32 ? ", TF32" : "") + (may.nondeterministic ? ", nondeterministic" : "");
 }
-static std::vector<std::string> plans() { return CudnnContext::current(Cuda::stream()).report(); }
+static std::vector<std::string> plans(bool plain) {
+  return CudnnContext::current(Cuda::stream()).report(plain);
+}
 static std::string tuning() { return Cudnn::tuning().dump(1); }
 static void use_tuning(const std::string& table) {
   Cudnn::use_tuning(table.empty() ? TuningTable{}.json() : parse_json(table, "tuning table"));
@@ -101,7 +103,7 @@ const DeviceUnits units = {table,
                            [](int) { return std::string(); },
                            [] { return std::string("float"); },
                            arithmetic,
-                           [] { return std::vector<std::string>{}; },
+                           [](bool) { return std::vector<std::string>{}; },
                            tune,
                            [] { return std::string(); },
                            use_tuning,

@@ -86,6 +86,7 @@ Json settings_of(const GainOptions& options, const Study& study) {
   std::string hides;
   for (const auto& text : options.study.hide) hides += (hides.empty() ? "" : ",") + text;
   json["hide"] = hides;
+  if (options.study.inner > 0) json["inner"] = options.study.inner;
   json["steps"] = options.budget.steps;
   json["minutes"] = options.budget.minutes;
   json["equal"] = options.equal.empty() ? "minutes" : options.equal;
@@ -297,6 +298,7 @@ int gain(const GainOptions& asked) {
                 gained.hide.c_str(), fixed(gained.gain, 4, true).c_str(),
                 fixed(gained.low, 4, true).c_str(), fixed(gained.high, 4, true).c_str(),
                 p_text(gained.p).c_str());
+  if (options.study.inner > 0) std::printf("%s\n", study.about_inner().c_str());
   std::printf("%s\nreport: %s\n", reading(results).c_str(),
               fs::absolute(out + "/report.html").lexically_normal().c_str());
   return study.quarantined() > 0 ? cases_skipped : done;

@@ -97,6 +97,10 @@ ReportInput input_of(const std::string& out, const FolderCohort& cohort, const R
   input.command = json.at("command").as_string();
   input.created = json.at("environment").at("time").as_string();
   input.hiding = json.at("hiding").as_string();
+  if (const Json* inner = json.find("inner")) {
+    input.evaluated = "the inner split";
+    input.rules.push_back(inner->as_string());
+  }
   input.results = results;
   const GainResult* best = results.best();
   const Json* uses = &json.at("uses");
@@ -132,6 +136,10 @@ GainReport::GainReport(const GainOptions& options, const Study& study, const Jso
   const std::string path = options.budget.out + "/report.json";
   json_ = fs::exists(path) ? parse_json(read_bytes(path), path) : Json(Json::Object{});
   json_["title"] = "Does D_1 help?";
+  if (const std::string inner = study.about_inner(); !inner.empty()) {
+    json_["title"] = "Does D_1 help? Tuning on an inner split";
+    json_["inner"] = inner;
+  }
   json_["data"] = options.study.data;
   json_["classes"] = Json::list(options.study.folder.classes);
   json_["class_names"] = Json::list(options.study.folder.class_names);
@@ -190,6 +198,7 @@ void GainReport::write(const Results& results) {
   Json manifest = json_.at("environment");
   manifest["settings"] = json_.at("settings");
   manifest["command"] = json_.at("command");
+  if (const Json* inner = json_.find("inner")) manifest["evaluated"] = *inner;
   Json hooks;
   for (const Json& curve : json_.at("curves").as_array())
     hooks[curve.at("policy").as_string()] = curve.at("hooks");

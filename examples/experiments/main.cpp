@@ -255,6 +255,10 @@ int run(int argc, const char* const* argv) {
       ->add_option("--first-seed", gain_options.first_seed,
                    "the first of them; else --seed, which draws D_val too")
       ->check(CLI::NonNegativeNumber);
+  gain_app
+      ->add_option("--inner", gain_options.study.inner,
+                   "to tune: D_val is put aside, and so many cases of D_0 evaluate instead")
+      ->check(CLI::PositiveNumber);
   gain_app->add_option("--equal", gain_options.equal,
                        "give M_0 and M_1 equal steps or minutes; else as the budget is given");
   gain_app->add_flag("--warm-start", gain_options.warm_start,

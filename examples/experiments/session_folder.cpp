@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "session_folder.hpp"
 
-#include <algorithm>
 #include <cctype>
 #include <ctime>
 #include <filesystem>
@@ -124,19 +123,12 @@ std::vector<std::string> remarks_on(const RunReport& report, bool replay) {
     lines.push_back(std::to_string(report.replayed) + " of " + std::to_string(report.steps) +
                     " steps were replayed" +
                     (report.replay_refusal.empty() ? "" : ": " + report.replay_refusal));
-  auto plans = units().plans();
-  // Such a graph's convolution has a line of its own.
-  std::erase_if(plans, [](const std::string& plan) {
-    return plan.find(": in two steps") != std::string::npos;
-  });
-  const auto is_plain = [](const std::string& plan) {
-    return plan.find(": plain kernels") != std::string::npos;
-  };
-  const auto plain = std::count_if(plans.begin(), plans.end(), is_plain);
+  const auto plans = units().plans(false), plain = units().plans(true);
   if (!plans.empty())
-    lines.push_back(std::to_string(plans.size()) + " kinds of convolution, " +
-                    (plain == 0 ? "all by cuDNN" : std::to_string(plain) + " by plain kernels:"));
-  std::copy_if(plans.begin(), plans.end(), std::back_inserter(lines), is_plain);
+    lines.push_back(
+        std::to_string(plans.size()) + " graphs of convolutions, " +
+        (plain.empty() ? "all by cuDNN" : std::to_string(plain.size()) + " by plain kernels:"));
+  lines.insert(lines.end(), plain.begin(), plain.end());
   return lines;
 }
 

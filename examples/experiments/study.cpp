@@ -69,16 +69,20 @@ Study::Study(const StudyOptions& options)
                                       std::max<Index>(0, val_.count), options.seed);
   check_whole(validation_, "--val");
   check_whole(d0_.ids, "--d0");
+  if (options.inner == 0) return;
+  require<ConfigError>(d0_size() > 0 && !validation_.empty(), "--inner",
+                       "give --d0, of which a part evaluates, and --val, which is put aside");
+  // Of the first D_0, for all seeds: their models are compared on the same cases.
+  d0_ = {-1, split(options.seed, 0).full};
+  inner_ = true;
+  evaluated_ = split(options.seed, 0).validation;
 }
 
 void Study::check_whole(const std::vector<std::string>& ids, const char* option) const {
   for (const auto& id : ids) {
     const CaseInfo& info = infos_[std::size_t(index_of(id))];
-    require<DataError>(info.has_labels && info.annotated == cohort_.classes.all(), option, "case ",
-                       id, " annotates ", info.has_labels ? info.annotated.count() : 0, " of the ",
-                       cohort_.classes.size() - 1,
-                       " classes, and every one is needed here; put it into D_1, or give --classes "
-                       "those that it annotates");
+    segmed::check_whole(option, id, info.has_labels ? info.annotated : AnnotatedSet{},
+                        cohort_.classes, "give --classes those that it annotates");
   }
 }
 
@@ -91,6 +95,17 @@ std::vector<CaseInfo> Study::infos_without(
   for (const CaseInfo& info : infos_)
     if (!patients.count(info.patient)) left.push_back(info);
   return left;
+}
+
+std::string Study::about_inner() const {
+  if (!inner_) return {};
+  const auto cases = [](std::size_t n) {
+    return std::to_string(n) + (n == 1 ? " case" : " cases");
+  };
+  return "Tuning on an inner split of D_0: " + std::to_string(evaluated_.size()) +
+         " to evaluate, " + std::to_string(d0_size()) + " to train. D_val, " +
+         cases(validation_.size()) +
+         ", was put aside: no model learnt from it, predicted it or was scored on it.";
 }
 
 CaseSet Study::case_set(const std::string& text, const char* option) {
@@ -139,6 +154,9 @@ Split Study::split(std::uint64_t seed, Index d1) const {
   if (d0_.given()) split.full = d0_.ids;
   if (d1_.given()) split.partial = d1_.ids;
   if (Index(split.partial.size()) > d1) split.partial.resize(std::size_t(d1));
+  check_split(split, infos_);
+  if (!inner_) return split;
+  split = inner_split(split, infos_, options_.inner, options_.seed);
   check_split(split, infos_);
   return split;
 }

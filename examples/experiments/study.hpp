@@ -22,6 +22,7 @@ struct StudyOptions {
   float rate = 0, average = -1;
   float elastic = 0, blur = 0, low_resolution = 0;
   bool deep_supervision = false, strict = false, quiet = false;
+  segmed::Index inner = 0;  // cases of D_0 that evaluate in place of D_val; 0: D_val does
   std::uint64_t seed = 1;
 };
 
@@ -38,8 +39,10 @@ class Study {
   /// Reads and judges every case. Throws DataError in strict mode for the first that is broken.
   explicit Study(const StudyOptions& options);
 
-  /// D_val: the same for every seed.
-  const std::vector<std::string>& validation() const { return validation_; }
+  /// What evaluates, the same for every seed: D_val, or the inner part of D_0.
+  const std::vector<std::string>& validation() const { return inner_ ? evaluated_ : validation_; }
+  /// In one sentence which cases evaluate, where it is not D_val.
+  std::string about_inner() const;
   /// D_0, D_1 (the `d1` first ones) and D_val of a seed.
   segmed::Split split(std::uint64_t seed, segmed::Index d1) const;
   /// Likewise, for training one model: without a number for D_0 it holds every case with all
@@ -65,7 +68,9 @@ class Study {
   segmed::Index quarantined() const;
   /// The sizes of D_1 that were asked for.
   const std::vector<segmed::Index>& d1_sizes() const { return d1_sizes_; }
-  segmed::Index d0_size() const { return d0_.given() ? segmed::Index(d0_.ids.size()) : d0_.count; }
+  segmed::Index d0_size() const {
+    return d0_.given() ? segmed::Index(d0_.ids.size() - evaluated_.size()) : d0_.count;
+  }
   /// A number that changes with the files' names, sizes and voxels.
   std::string data_hash() const;
 
@@ -85,7 +90,8 @@ class Study {
   std::vector<segmed::Hide> hides_;
   CaseSet d0_, d1_, val_;
   std::vector<segmed::Index> d1_sizes_;
-  std::vector<std::string> validation_;
+  std::vector<std::string> validation_, evaluated_;
+  bool inner_ = false;  // D_0 is given then, and `evaluated_` is a part of it
 };
 
 /// Bytes that a training step is likely to take, for the estimate before work starts.

@@ -66,7 +66,7 @@ int train(const TrainOptions& options) {
   manifest["seconds"] = report.seconds;
   manifest["replayed"] = report.replayed;
   if (!report.replay_refusal.empty()) manifest["replay_refusal"] = report.replay_refusal;
-  manifest["plans"] = Json::list(units().plans());
+  manifest["plans"] = Json::list(units().plans(false));
   write_text(out + "/manifest.json", manifest.dump(1) + "\n");
   if (!split.validation.empty()) {
     Results results;

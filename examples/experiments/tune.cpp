@@ -26,7 +26,7 @@ int tune(const TuneOptions& options) {
       study.hidden(alone ? std::vector<std::string>{} : split.partial, 0, options.study.seed);
   train(options.policy, {{study.cohort(), how}, recipe, how});
   units().label_blank_patch(recipe);
-  for (const std::string& plan : units().plans()) std::printf("%s\n", plan.c_str());
+  for (const std::string& plan : units().plans(false)) std::printf("%s\n", plan.c_str());
   units().tune(0);
   write_text(options.budget.out, units().tuning() + "\n");
   return done;

@@ -38,6 +38,40 @@ std::map<std::string, std::string> patients() {
 }  // namespace
 
 TEST_SUITE("data/split") {
+  TEST_CASE("an inner split evaluates on whole patients of D_0 and puts D_val aside") {
+    const auto all = cases();
+    const auto of = patients();
+    for (std::uint64_t seed = 1; seed <= 50; ++seed) {
+      const Split outer = draw_split(all, 3, draw_validation(all, 3, 6, seed), 10, 8, seed);
+      const Split inner = inner_split(outer, all, 3, 7);
+      CHECK_NOTHROW(check_split(inner, all));  // disjoint by patient, D_val included
+      CHECK(inner == inner_split(outer, all, 3, 7));
+      CHECK(inner.validation.size() >= 3);
+      CHECK(inner.validation.size() + inner.full.size() == outer.full.size());
+      CHECK(inner.partial == outer.partial);
+      for (const std::string& id : inner.validation)
+        CHECK(std::count(outer.full.begin(), outer.full.end(), id) == 1);
+      for (const std::string& id : outer.validation) {
+        CHECK(std::count(inner.validation.begin(), inner.validation.end(), id) == 0);
+        CHECK(std::count(inner.test.begin(), inner.test.end(), id) == 1);
+      }
+      Split other = outer;  // D_1 has no say in it
+      other.partial.clear();
+      CHECK(inner_split(other, all, 3, 7).validation == inner.validation);
+    }
+    const Split outer = draw_split(all, 3, {}, 4, 0, 1);
+    for (const Index count : {0, 4, 5})
+      CHECK_THROWS_WITH_AS(inner_split(outer, all, count, 1),
+                           doctest::Contains("of the 4 cases of D_0"), DataError);
+  }
+  TEST_CASE("a case that does not annotate every class is told with its numbers") {
+    const ClassTable classes = ClassTable::of({"liver", "spleen"});
+    CHECK_NOTHROW(check_whole("D_0", "a", AnnotatedSet::all(255), classes));
+    CHECK_THROWS_WITH_AS(check_whole("D_val", "b", AnnotatedSet{}.with(2).with(9), classes),
+                         "segmed: D_val: case b annotates 1 of the 2 classes, and every one is "
+                         "needed here; put it into D_1, or take only the classes that it annotates",
+                         DataError);
+  }
   TEST_CASE("parts are disjoint by patient for any seed and leave the test split alone") {
     const auto all = cases();
     for (std::uint64_t seed = 1; seed <= 50; ++seed) {

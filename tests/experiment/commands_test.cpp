@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <set>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -95,6 +96,50 @@ TEST_SUITE("experiment/commands") {
     CHECK(here.said().find("not trained on mirrored patches") != std::string::npos);
     CHECK(here.run("convert labels/ct.nii.gz turned.nii --orient LPS") == 0);
     CHECK(fs::exists(here.folder / "turned.nii"));
+  }
+  TEST_CASE("an inner split tunes without a look at D_val, and says so") {
+    const Workplace here;
+    if (!here.binary) {
+      MESSAGE("skipped: SEGMED_EXPERIMENTS does not name the binary");
+      return;
+    }
+    CHECK(here.run("phantom --cases 9 --organs 2 --extent 24,24,24 --spacing 16 --out data") == 0);
+    const auto gain = [&](const std::string& out, const std::string& more) {
+      return here.run(
+          "gain --data data --d0 4 --d1 2 --hide everything --policies "
+          "supervised,entropy --steps 2 --seeds 2 --out " +
+          out + small + more);
+    };
+    const auto evaluated = [&](const std::string& out) {
+      std::set<std::string> ids;
+      for (const auto& run : read_results((here.folder / out / "results.json").string()).runs)
+        for (const CaseResult& one : run.cases) ids.insert(one.id);
+      return ids;
+    };
+    CHECK_MESSAGE(gain("outer", "--val 2") == 0, here.said());
+    CHECK_MESSAGE(gain("inner", "--val 2 --inner 2") == 0, here.said());
+    const std::string told =
+        "Tuning on an inner split of D_0: 2 to evaluate, 2 to train. D_val, 2 cases, was put aside";
+    CHECK(here.said().find(told) != std::string::npos);
+    const auto outer = evaluated("outer"), inner = evaluated("inner");
+    CHECK(outer.size() == 2);
+    CHECK(inner.size() == 2);
+    for (const std::string& id : inner) CHECK(outer.count(id) == 0);
+    const auto text = [&](const char* name) {
+      return read_bytes((here.folder / "inner" / name).string());
+    };
+    CHECK(parse_json(text("manifest.json"), "manifest").at("evaluated").as_string().find(told) ==
+          0);
+    CHECK(text("report.html").find("was put aside") != std::string::npos);
+    CHECK(text("report.html").find("2 cases in the inner split") != std::string::npos);
+    for (const auto& file : fs::recursive_directory_iterator(here.folder / "inner"))
+      for (const std::string& id : outer)  // no prediction of D_val
+        CHECK(file.path().filename().string().find(id) == std::string::npos);
+    CHECK(gain("inner", "--val 2") == 2);  // is another comparison
+    CHECK(gain("other", "--inner 2") == 2);
+    CHECK(here.said().find("--val, which is put aside") != std::string::npos);
+    CHECK(gain("other", "--val 2 --inner 4") == 3);
+    CHECK(here.said().find("of the 4 cases of D_0 4 shall evaluate") != std::string::npos);
   }
   TEST_CASE("the device is chosen by name, and one that is not there is an error") {
     const Workplace here;

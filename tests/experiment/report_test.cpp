@@ -230,6 +230,15 @@ TEST_SUITE("experiment/report") {
     CHECK(has(html, "--data &quot;a&amp;b&quot;"));
     CHECK(has(html, "data:image/png;base64,"));
   }
+  TEST_CASE("a page says which cases evaluate where it is not D_val") {
+    ReportInput input = example(0.05);
+    CHECK(has(report_html(input), "12 cases in D<sub>val</sub>"));
+    input.evaluated = "the inner split";
+    input.rules = {"D_val was put aside."};
+    CHECK(has(report_html(input), "12 cases in the inner split"));
+    CHECK(has(report_html(input), ">in the inner split</th>"));
+    CHECK(has(report_html(input), "<li>D<sub>val</sub> was put aside.</li>"));
+  }
   TEST_CASE("the headline says what the interval allows to say") {
     CHECK(has(report_html(example(0.05)), "With 60 further cases, partial_completion gains "));
     CHECK(has(report_html(example(0.05)), "over 10 annotated cases alone"));

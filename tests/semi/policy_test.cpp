@@ -201,6 +201,36 @@ TEST_SUITE("semi/partial_completion") {
     CHECK_THROWS_WITH_AS(run(options, small_cohort(), net, Loss{}, Supervised{}, AdamW{}),
                          doctest::Contains("is in D_0 and in D_1"), ConfigError);
   }
+  TEST_CASE("a patient in D_0 and in D_1, and a case of D_0 without all classes, are told") {
+    auto cohort = small_cohort();
+    auto options = few_steps(1);
+    Net net = small_net();
+    const auto begin = [&] { run(options, cohort, net, Loss{}, Supervised{}, AdamW{}); };
+    cohort.examples[3].patient = cohort.examples[0].patient = "Smith";
+    CHECK_THROWS_WITH_AS(begin(), doctest::Contains("patient Smith is in D_0 and in D_1 (case "),
+                         ConfigError);
+    cohort = small_cohort();
+    options.full = std::vector<LoaderCase>{{0, AnnotatedSet{}.with(2)}, {1}};
+    CHECK_THROWS_WITH_AS(begin(), doctest::Contains("annotates 1 of the 2 classes"), DataError);
+    options.full = {};
+    CHECK_NOTHROW(begin());
+  }
+  TEST_CASE("samples without a strong view are told where a policy needs one") {
+    Net net = small_net();
+    WeakAndStrong policy;
+    const Loss loss{};
+    const AdamW optimizer{};
+    Trainer<Net, Loss, WeakAndStrong, AdamW> trainer(net, loss, policy, optimizer, 1, 0, 0);
+    Samples<F> samples;
+    samples.image = F({1, 8, 8, 8, 1}, Storage<float, Cpu>(512));
+    samples.labels = labels_of<Cpu>(samples.image.grid(), std::vector<std::uint8_t>(512, 1),
+                                    {AnnotatedSet::all(3)});
+    CHECK_THROWS_WITH_AS(trainer.step(samples, samples, 0, 1),
+                         doctest::Contains("needs a strong view of D_1"), DataError);
+    Samples<F> both = samples;
+    both.strong = samples.image;
+    CHECK_NOTHROW(trainer.step(samples, both, 0, 1));
+  }
   TEST_CASE("the number of threads changes no bit of a training") {
     const int before = threads();
     std::set<std::vector<float>> results;

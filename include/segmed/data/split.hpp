@@ -4,6 +4,7 @@
 #include <fstream>
 #include <iterator>
 #include <map>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -152,6 +153,41 @@ inline Split draw_split(const std::vector<CaseInfo>& cases, Index classes,
   return split;
 }
 
+/// A split to tune on: of D_0, whole patients with `count` cases or a few more evaluate, and what
+/// is left of D_0 trains with all of D_1. D_val becomes a part of the test split, so that nobody
+/// looks at it. Which cases evaluate depends on D_0, `count` and the seed.
+///
+///   throws   DataError when no case is left in D_0, or too few are in it
+inline Split inner_split(const Split& outer, const std::vector<CaseInfo>& cases, Index count,
+                         std::uint64_t seed) {
+  std::map<std::string, const CaseInfo*> known;
+  for (const CaseInfo& info : cases) known[info.id] = &info;
+  std::map<std::string, std::vector<std::string>> patients;
+  std::vector<CaseInfo> own;
+  for (const std::string& id : outer.full) {
+    require<DataError>(known.count(id) > 0, "split", "case ", id, " of D_0 is not in the data set");
+    own.push_back(*known[id]);
+    patients[known[id]->patient].push_back(id);
+  }
+  PatientOrder order(own, seed, 3);
+  std::set<std::string> evaluate;
+  for (const std::string& id : order.take(count, [](const CaseInfo&) { return true; })) {
+    const auto& all = patients[known[id]->patient];
+    evaluate.insert(all.begin(), all.end());
+  }
+  require<DataError>(
+      count > 0 && Index(evaluate.size()) >= count && evaluate.size() < outer.full.size(), "split",
+      "of the ", outer.full.size(), " cases of D_0 ", count,
+      " shall evaluate and others train; give D_0 more cases, or ask for fewer");
+  Split inner = outer;
+  inner.validation.assign(evaluate.begin(), evaluate.end());
+  inner.full.clear();
+  for (const std::string& id : outer.full)
+    if (!evaluate.count(id)) inner.full.push_back(id);
+  inner.test.insert(inner.test.end(), outer.validation.begin(), outer.validation.end());
+  return inner;
+}
+
 /// Cuts the labelled cases outside of the test split into k folds of whole patients.
 ///
 ///   throws   ConfigError unless 2 <= k <= number of patients
@@ -218,6 +254,17 @@ inline void check_split(const Split& split, const std::vector<CaseInfo>& cases) 
                          " is in ", place->second, " and in ", name, " (case ", id,
                          "); keep all cases of a patient in one of them");
     }
+}
+
+/// Throws DataError for a case that does not annotate every class, where `who` needs all of them.
+/// `otherwise`: what else can be done about it.
+inline void check_whole(const char* who, const std::string& id, const AnnotatedSet& annotated,
+                        const ClassTable& classes,
+                        const char* otherwise = "take only the classes that it annotates") {
+  const AnnotatedSet known = AnnotatedSet::both(annotated, classes.all());
+  require<DataError>(known == classes.all(), who, "case ", id, " annotates ", known.count(),
+                     " of the ", classes.size() - 1,
+                     " classes, and every one is needed here; put it into D_1, or ", otherwise);
 }
 
 /// The numbers of cases in a data set, by id.

@@ -103,7 +103,7 @@ class Report : GainSections {
     };
     add(in_.data);
     if (!in_.results.runs.empty())
-      add(count(Index(in_.results.runs[0].cases.size()), "case", "cases") + " in D_val");
+      add(count(Index(in_.results.runs[0].cases.size()), "case", "cases") + " in " + in_.evaluated);
     add(in_.hiding);
     if (in_.results.gains.size() > 1)
       add("the largest of " + std::to_string(in_.results.gains.size()) + " comparisons");
@@ -117,8 +117,9 @@ class Report : GainSections {
     const Index d0 = best_ != nullptr ? best_->d0 : last.d0;
     const bool known = in_.uses.size() == in_.results.classes.size();
     heading("Dice of each class",
-            "Mean over the cases of D_val in which the class is annotated and is present or "
-            "predicted, then over seeds" +
+            "Mean over the cases of " + in_.evaluated +
+                " in which the class is annotated and is present or "
+                "predicted, then over seeds" +
                 std::string(known ? "; beside it how many cases annotate it" : "") +
                 (best_ != nullptr && in_.results.gains.size() > 1
                      ? ". |D_1| = " + std::to_string(best_->d1) +
@@ -140,7 +141,7 @@ class Report : GainSections {
     if (best_ == nullptr)
       columns.emplace_back(last.policy, in_.results.runs_of(last.policy, d0, last.d1, last.hide));
     std::vector<std::string> heads = {"Class"};
-    if (known) heads.insert(heads.end(), {"in D_0", "in D_1", "in D_val"});
+    if (known) heads.insert(heads.end(), {"in D_0", "in D_1", "in " + in_.evaluated});
     if (best_ != nullptr) heads.push_back("M_0 " + in_.baseline);
     for (const auto& [policy, made] : columns) {
       heads.push_back((best_ != nullptr ? "M_1 " : "") + policy);

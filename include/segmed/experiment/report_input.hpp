@@ -40,6 +40,7 @@ struct ReportInput {
   std::string data, command, created;
   std::string hiding;  // how labels of D_1 were hidden, in words
   std::string baseline = "supervised";
+  std::string evaluated = "D_val";  // the cases that the results are of
   Results results;
   std::vector<ClassUse> uses;  // by foreground class
   std::vector<TrainingCurve> curves;

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <set>
+#include <string>
 
+#include <segmed/data/split.hpp>
 #include <segmed/experiment/run_options.hpp>
 
 namespace segmed {
@@ -25,7 +27,8 @@ struct TrainingData {
   std::vector<LoaderCase> full, partial;
   std::function<Example(Index)> load;
 
-  /// Throws ConfigError where a case is in both.
+  /// Throws ConfigError where a case or a patient is in both, DataError where a case of D_0 does
+  /// not annotate every class.
   template <Cohort C>
   TrainingData(const C& cohort, const RunOptions& options)
       : classes(cohort.class_table()),
@@ -33,10 +36,26 @@ struct TrainingData {
         partial(options.partial ? *options.partial : training_cases(cohort, false)),
         load([&cohort](Index i) -> Example { return cohort.load(i); }) {
     std::set<Index> annotated;
-    for (const LoaderCase& one : full) annotated.insert(one.index);
-    for (const LoaderCase& one : partial)
-      require<ConfigError>(!annotated.count(one.index), "run", "case ", cohort.info(one.index).id,
+    std::set<std::string> patients;
+    const auto there = [&](const LoaderCase& one) {  // others are among the faults of the run
+      return one.index >= 0 && one.index < cohort.size();
+    };
+    for (const LoaderCase& one : full) {
+      if (!there(one)) continue;
+      const CaseInfo info = cohort.info(one.index);
+      check_whole("D_0", info.id, AnnotatedSet::both(info.annotated, one.left), classes);
+      annotated.insert(one.index);
+      if (!info.patient.empty()) patients.insert(info.patient);
+    }
+    for (const LoaderCase& one : partial) {
+      if (!there(one)) continue;
+      const CaseInfo info = cohort.info(one.index);
+      require<ConfigError>(!annotated.count(one.index), "run", "case ", info.id,
                            " is in D_0 and in D_1, which would count it twice; take it out of one");
+      require<ConfigError>(!patients.count(info.patient), "run", "patient ", info.patient,
+                           " is in D_0 and in D_1 (case ", info.id,
+                           "); keep all cases of a patient in one of them");
+    }
   }
 };
 

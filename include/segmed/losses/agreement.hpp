@@ -29,13 +29,15 @@ struct Opinions {
   Index classes, row;
   W top[most], log_sum[most];  // the largest logit, and the log of the sum of e^(z - top)
 
-  SEGMED_HD Opinions(const LogitMaps<T>& logits, Index voxel)
+  /// `logs`: somebody asks for `log_p`.
+  SEGMED_HD Opinions(const LogitMaps<T>& logits, Index voxel, bool logs)
       : from(logits), maps(logits.count), classes(logits.classes), row(voxel) {
     for (int s = 0; s < maps; ++s) {
       for (Index c = 0; few() && c < classes; ++c) kept_z_[s][c] = read(s, c);
       top[s] = logit(s, 0);
       for (Index c = 1; c < classes; ++c) top[s] = math::larger(top[s], logit(s, c));
-      log_sum[s] = log_softmax_sum(s, W(1), kept_p_[s]);
+      const W sum = softmax_sum(s, W(1), kept_p_[s]);
+      if (logs || !few()) log_sum[s] = math::fast_log(sum);
     }
   }
   SEGMED_HD bool few() const { return classes <= kept; }
@@ -44,9 +46,9 @@ struct Opinions {
   SEGMED_HD W p(int s, Index c) const {
     return few() ? kept_p_[s][c] : math::fast_exp(log_p(s, c));
   }
-  /// The log of the sum of e^(factor (z - top)); into `kept_p` what each class has of that sum, if
-  /// the classes are few.
-  SEGMED_HD W log_softmax_sum(int s, W factor, W* kept_p) const {
+  /// The sum of e^(factor (z - top)); into `kept_p` what each class has of it, if the classes are
+  /// few.
+  SEGMED_HD W softmax_sum(int s, W factor, W* kept_p) const {
     W sum = Number(0);
     for (Index c = 0; c < classes; ++c) {
       const W e = math::fast_exp(factor * (logit(s, c) - top[s]));
@@ -55,7 +57,7 @@ struct Opinions {
     }
     const W share = W(1) / sum;
     for (Index c = 0; few() && c < classes; ++c) kept_p[c] *= share;
-    return math::fast_log(sum);
+    return sum;
   }
 
  private:
@@ -69,10 +71,12 @@ struct Opinions {
 /// How far several predictions of a voxel are apart: `sums(maps)` numbers per voxel, of which the
 /// loss sees the means; its value and the slopes of them; and the derivative of a voxel's numbers,
 /// weighted by those slopes, with respect to the log-probabilities of one class in every map.
+/// `logs`: it looks at log-probabilities.
 template <class A>
 concept Agreement = requires(const A& a, const Opinions<float>& x, double* sums,
                              const double* means, float* slopes) {
   { a.sums(2) } -> std::same_as<int>;
+  { A::logs } -> std::convertible_to<bool>;
   a.add(sums, x);
   { a.finish(means, sums, 2) } -> std::same_as<double>;
   a.slope(a.prepared(means, x), x, Index{}, slopes);
@@ -85,7 +89,7 @@ struct AgreementSums {  // one item per `lanes` voxels
   Index rows;
   SEGMED_HD void operator()(Index, Index item, double* sums) const {
     each_lanes<lanes>(rows, item, [&](auto n, Index row) {
-      agreement.add(sums, Opinions<T, decltype(n)::value>(maps, row));
+      agreement.add(sums, Opinions<T, decltype(n)::value>(maps, row, A::logs));
     });
   }
 };
@@ -112,8 +116,9 @@ struct AgreementPull {  // one item per `lanes` voxels
   T* gradient[LogitMaps<T>::most];
 
   SEGMED_HD void operator()(Index item) const {
-    each_lanes<lanes>(rows, item,
-                      [&](auto n, Index row) { pull(Opinions<T, decltype(n)::value>(maps, row)); });
+    each_lanes<lanes>(rows, item, [&](auto n, Index row) {
+      pull(Opinions<T, decltype(n)::value>(maps, row, A::logs));
+    });
   }
 
  private:

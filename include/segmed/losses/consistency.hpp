@@ -11,6 +11,7 @@ namespace segmed {
 ///   units    nats
 ///   source   Liang et al., R-Drop, 2021, arXiv:2106.14448, eq. 2
 struct SymmetricDivergence {
+  static constexpr bool logs = true;
   struct None {};
   int sums(int) const { return 1; }
   template <class O>
@@ -40,6 +41,7 @@ struct SymmetricDivergence {
 ///
 ///   source   Wu et al., MC-Net+, 2022, arXiv:2109.09960, eq. 2 and 3, for any number of classes
 struct SharpenedDistance {
+  static constexpr bool logs = false;
   float temperature = 0.1f;
 
   template <class O>
@@ -47,7 +49,10 @@ struct SharpenedDistance {
     using W = typename O::W;
     W log_sum[O::most], kept[O::most][O::kept], factor;
     SEGMED_HD Sharpened(W by, const O& x) : factor(by) {
-      for (int s = 0; s < x.maps; ++s) log_sum[s] = x.log_softmax_sum(s, factor, kept[s]);
+      for (int s = 0; s < x.maps; ++s) {
+        const W sum = x.softmax_sum(s, factor, kept[s]);
+        if (!x.few()) log_sum[s] = math::fast_log(sum);
+      }
     }
     SEGMED_HD W operator()(const O& x, int s, Index c) const {
       return x.few() ? kept[s][c]
@@ -100,6 +105,7 @@ struct SharpenedDistance {
 ///   units    nats for V
 ///   source   Luo et al., URPC, 2021, arXiv:2012.07042, eq. 3 to 6
 struct RectifiedDistance {
+  static constexpr bool logs = true;
   template <class W>
   struct Mean {
     W p, log_p;

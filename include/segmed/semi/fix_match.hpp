@@ -20,8 +20,6 @@ struct FixMatch {
   template <class Now>
   typename Now::Value loss(Now& now) {
     if (now.partial.empty()) return {};
-    require<DataError>(!now.partial.strong.empty(), "FixMatch",
-                       "the samples of D_1 have no strong view");
     const auto labels = complete(now.partial.labels, now.logits_partial(), confidence);
     return now.clock.ramp(weight) * now.criterion(now.student(now.partial.strong), labels);
   }

@@ -129,6 +129,10 @@ class Trainer final : public Learner<typename Net::Features> {
 
   StepResult step(const Samples<F>& full, const Samples<F>& partial, double progress,
                   float factor) override {
+    if constexpr (needs_of<Policy>().strong_view)
+      require<DataError>(partial.empty() || !partial.strong.empty(), "run",
+                         "the policy needs a strong view of D_1, and these samples have none; make "
+                         "them with SampleOptions::strong_view");
     const RanksScope together(ranks_);
     clock_.set({seed_, std::uint32_t(step_), float(progress), sigmoid_ramp(float(progress)),
                 optimizer_.rate * factor});

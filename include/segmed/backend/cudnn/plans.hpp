@@ -180,14 +180,15 @@ class CudnnContext {
   }
 
   /// A line per graph that this thread has planned by the table in use: what does it, and what was
-  /// refused before it.
-  std::vector<std::string> report() const {
+  /// refused before it. `plain`: only of convolutions that no engine does.
+  std::vector<std::string> report(bool plain = false) const {
     Index generation = 0;
     Cudnn::change([&](Cudnn::State& s) { generation = s.generation; });
     std::vector<std::string> lines;
     for (const auto& [key, kept] : plans_)
-      if (key.first == generation)
-        lines.push_back(kept.problem.text() + ": " + kept.choice.text(kept.problem.tail.any()));
+      if (const bool has_tail = kept.problem.tail.any();
+          key.first == generation && !(plain && (kept.choice.plan || has_tail)))
+        lines.push_back(kept.problem.text() + ": " + kept.choice.text(has_tail));
     return lines;
   }
 
