@@ -289,14 +289,23 @@ struct Convolution {
   };
   // What the sums of one phase read: cell i begins at from + cell_at[i] * step.
   struct Reads {
+    static constexpr Index far = 24;  // cells: what memory takes to answer
+
     Runs runs;
     const T* from;
     const Index* cell_at;
     Index step;
-    bool fresh;  // of the sums before there are none
+    bool fresh;   // of the sums before there are none
+    Index asked;  // numbers of each row to ask for ahead
 
     void rows(Index cell, Index count, const T** row) const {
       for (Index r = 0; r < count; ++r) row[r] = from + cell_at[cell + r] * step;
+      if (asked > 0) ask(count, row);
+    }
+    [[gnu::always_inline]] void ask(Index count, const T* const* row) const {
+      for (Index r = 0; r < count; ++r)
+        for (Index c = 0; c < asked; c += 64 / Index(sizeof(T)))
+          __builtin_prefetch(row[r] + far * step + c);
     }
   };
 
@@ -332,8 +341,9 @@ struct Convolution {
       }
       for (Index p = 0; p < phases; ++p) {
         const Phase& phase = plan.phases[std::size_t(p)];
-        const Reads reads{list_runs(phase, box, count, step, runs), from, cell_at, step, c0 == 0};
+        Reads reads{list_runs(phase, box, count, step, runs), from, cell_at, step, c0 == 0, 0};
         for (Index b = task.first_block; b < task.last_block; ++b) {
+          reads.asked = in_place && b == task.first_block && asks_ahead(count) ? count : 0;
           T* const to = sums + p * phase_step + (b - task.first_block) * block_step;
           const T* const w = weights.to + weights.offset(task.g, c0, count, phase, b);
           if (blocks.vectors(b) == 2)
@@ -372,6 +382,11 @@ struct Convolution {
       if (plan.low[a] < 0 || (plan.cells[a] - 1) * plan.source_step[a] + plan.high[a] >= extent[a])
         return false;
     return true;
+  }
+  // Voxels in place that are read once, several at a time: the processor does not foresee that.
+  bool asks_ahead(Index count) const {
+    return plan.taps.size() == 1 && plan.source_step[2] == 1 && count * Index(sizeof(T)) >= 64 &&
+           plan.source.size() * Index(sizeof(T)) >= Index(8) << 20;
   }
   // Whether the last sums may go where they belong: into one tensor of which nothing is kept, in
   // rows that are long enough.
