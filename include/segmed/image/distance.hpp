@@ -152,6 +152,38 @@ inline Volume<float> distance_transform(const Volume<std::uint8_t>& mask) {
   return distances;
 }
 
+/// The box of a mask's voxels that are not 0 and, as far as the grid goes, of one voxel around
+/// them.
+struct MaskBox {
+  Extent3 grid, low, high = {0, 0, 0};  // from low to high - 1; empty for an empty mask
+
+  MaskBox(const std::vector<std::uint8_t>& mask, const Extent3& extent)
+      : grid(extent), low(extent) {
+    for (Index z = 0, i = 0; z < grid[2]; ++z)
+      for (Index y = 0; y < grid[1]; ++y)
+        for (Index x = 0; x < grid[0]; ++x, ++i)
+          if (mask[std::size_t(i)] != 0) widen({x, y, z});
+  }
+  bool empty() const { return high[0] == 0; }
+  Extent3 extent() const { return {high[0] - low[0], high[1] - low[1], high[2] - low[2]}; }
+  /// Calls visit(i) with the number of each voxel in the grid, x fastest.
+  template <class Visit>
+  void each(const Visit& visit) const {
+    for (Index z = low[2]; z < high[2]; ++z)
+      for (Index y = low[1]; y < high[1]; ++y)
+        for (Index x = low[0]; x < high[0]; ++x)
+          visit(std::size_t((z * grid[1] + y) * grid[0] + x));
+  }
+
+ private:
+  void widen(const Extent3& at) {
+    for (std::size_t a = 0; a < 3; ++a) {
+      low[a] = std::min(low[a], std::max<Index>(0, at[a] - 1));
+      high[a] = std::max(high[a], std::min(grid[a], at[a] + 2));
+    }
+  }
+};
+
 /// How far every voxel lies from the border of a mask, in shares of the farthest: 0 on the mask's
 /// voxels that touch the outside with a face, down to -1 inside, up to 1 outside. 1 everywhere for
 /// an empty mask, -1 for a full one.
@@ -163,19 +195,29 @@ inline Volume<float> distance_transform(const Volume<std::uint8_t>& mask) {
 inline std::vector<float> signed_distances(const std::vector<std::uint8_t>& mask,
                                            const Extent3& extent) {
   const std::array<double, 3> unit = {1, 1, 1};
-  std::vector<std::uint8_t> rest(mask.size());
-  for (std::size_t i = 0; i < mask.size(); ++i) rest[i] = mask[i] == 0;
-  const auto outward = squared_distances(mask, extent, unit);
-  const auto inward = squared_distances(rest, extent, unit);
+  std::vector<double> squares = squared_distances(mask, extent, unit);
+  // What is outside and nearest to a voxel inside lies in the box: nothing beyond it is nearer than
+  // the box's side on the way.
+  if (const MaskBox box(mask, extent); !box.empty()) {
+    std::vector<std::uint8_t> rest;
+    box.each([&](std::size_t i) { rest.push_back(mask[i] == 0); });
+    const auto inward = squared_distances(rest, box.extent(), unit);
+    std::size_t k = 0;
+    box.each([&](std::size_t i) {
+      if (mask[i] != 0) squares[i] = inward[k];
+      ++k;
+    });
+  }
   double farthest[2] = {0, 0};  // outside, inside
   for (std::size_t i = 0; i < mask.size(); ++i) {
     double& far = farthest[mask[i] != 0];
-    far = std::max(far, std::sqrt(mask[i] != 0 ? inward[i] : outward[i]));
+    far = std::max(far, squares[i]);
   }
+  for (double& far : farthest) far = std::sqrt(far);
   std::vector<float> distances(mask.size());
   for (std::size_t i = 0; i < mask.size(); ++i) {
     const bool inside = mask[i] != 0;
-    const double far = farthest[inside], here = std::sqrt(inside ? inward[i] : outward[i]);
+    const double far = farthest[inside], here = std::sqrt(squares[i]);
     // A voxel is at the border when the nearest one outside is its neighbor by a face.
     const double share = !std::isfinite(far) ? 1 : inside && here <= 1 ? 0 : here / far;
     distances[i] = float(inside ? -share : share);
