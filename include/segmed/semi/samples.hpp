@@ -50,8 +50,10 @@ class HostBatch {
       cases_.push_back(patch.id);
     }
     std::copy(annotated_.begin(), annotated_.end(), sets_.resize(annotated_.size()));
-    augments_there_ = patches.front().source.has_value();
-    if (augments_there_) return sources_.fill(patches);
+    if constexpr (AugmentsThere<D>) {
+      augments_there_ = patches.front().source.has_value();
+      if (augments_there_) return sources_.fill(patches);
+    }
     const Patch& first = patches.front();
     grid_ = {Index(patches.size()), first.extent[2], first.extent[1], first.extent[0],
              first.channels};
@@ -75,9 +77,9 @@ class HostBatch {
     Samples<F>& samples = ahead.samples;
     samples.cases = cases_;
     try {
-      if (augments_there_) {
-        ahead.sources = sources_.uploaded(by);
-      } else {
+      if constexpr (AugmentsThere<D>)
+        if (augments_there_) ahead.sources = sources_.uploaded(by);
+      if (!augments_there_) {
         samples.image = F(grid_, image_.uploaded(by));
         if (strong_.size() > 0) samples.strong = F(grid_, strong_.uploaded(by));
         samples.labels.grid = grid_.with_channels(1);
