@@ -227,7 +227,7 @@ int main(int argc, char** argv) {
   std::printf(
       "kernels %s, %s convolutions, %d threads; ms (GFLOP/s), ratio = oneDNN's best layout / "
       "segmed\n",
-      kernels().name, name_of(convolution_mode()), threads);
+      kernels<float>().set, name_of(convolution_mode()), threads);
   for (const Shape& s : {Shape{"32->32@96", 32, 32, {96, 96, 96}, 3, 1, 1, false},
                          {"64->64@48", 64, 64, {48, 48, 48}, 3, 1, 1, false},
                          {"128->128@24", 128, 128, {24, 24, 24}, 3, 1, 1, false},

@@ -5,5 +5,5 @@
 
 namespace segmed::linked {
 bool enlist();
-bool enlist() { return enlist_sets(); }
+bool enlist() { return enlist_sets<float>() && enlist_sets<double>(); }
 }  // namespace segmed::linked

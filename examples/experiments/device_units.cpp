@@ -80,7 +80,9 @@ const DeviceUnits units = {
     table,      load_model, label_blank_patch, Cuda::count, Cuda::use,  Cuda::name, type_of_maps,
     arithmetic, plans,      Cudnn::tune,       tuning,      use_tuning, allow};
 #else
-static std::string arithmetic() { return std::string(kernels().name) + ", " + convolutions(); }
+static std::string arithmetic() {
+  return std::string(kernels<float>().set) + ", " + convolutions();
+}
 static void tune(int engines) {
   require<ConfigError>(engines == 0, "tune",
                        "which kernels the processor takes follows from shapes alone, so that there "

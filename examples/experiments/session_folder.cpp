@@ -64,7 +64,7 @@ Json environment() {
                    std::to_string(SEGMED_VERSION_MINOR) + "." +
                    std::to_string(SEGMED_VERSION_PATCH);
   json["compiler"] = __VERSION__;
-  json["instruction_set"] = kernels().name;
+  json["instruction_set"] = kernels<float>().set;
   json["device"] = device_in_use();
   json["convolutions"] = name_of(convolution_mode());
   json["arithmetic"] = units().arithmetic();

@@ -12,15 +12,15 @@ namespace {
 /// Turns numbered rows to columns and back with the kernels of one set; nothing beyond the last row
 /// or column may be touched.
 template <class T>
-void check_turns(const KernelTable& table, Index voxels, Index channels) {
-  CAPTURE(table.name);
+void check_turns(const Kernels<T>& kernels, Index voxels, Index channels) {
+  CAPTURE(kernels.set);
   CAPTURE(voxels);
   CAPTURE(channels);
   const Index step = voxels + 3;
   std::vector<T> rows(std::size_t(voxels * channels)), columns(std::size_t(step * channels), T(-1));
   for (std::size_t i = 0; i < rows.size(); ++i) rows[i] = T(i + 1);
   // Of exactly this size, so that a sanitizer sees a read beyond the end.
-  table.of<T>().to_columns(rows.data(), voxels, channels, columns.data(), step);
+  kernels.to_columns(rows.data(), voxels, channels, columns.data(), step);
   bool right = true;
   for (Index c = 0; c < channels; ++c)
     for (Index v = 0; v < step; ++v)
@@ -28,7 +28,7 @@ void check_turns(const KernelTable& table, Index voxels, Index channels) {
                (v < voxels ? rows[std::size_t(v * channels + c)] : T(-1));
   CHECK(right);
   std::vector<T> back(rows.size() + 8, T(-2));
-  table.of<T>().to_rows(columns.data(), step, voxels, channels, back.data());
+  kernels.to_rows(columns.data(), step, voxels, channels, back.data());
   CHECK(std::vector<T>(back.begin(), back.end() - 8) == rows);
   CHECK(std::vector<T>(back.end() - 8, back.end()) == std::vector<T>(8, T(-2)));
 }
@@ -36,13 +36,12 @@ void check_turns(const KernelTable& table, Index voxels, Index channels) {
 }  // namespace
 
 TEST_SUITE("backend/columns") {
-  TEST_CASE("rows become columns and rows again, whatever the number of either") {
-    for (const char* name : InstructionSets::names)
-      if (const KernelTable* table = InstructionSets::find(name))
+  TEST_CASE_TEMPLATE("rows become columns and rows again, whatever the number of either", T, float,
+                     double) {
+    for (const char* name : InstructionSets<T>::names)
+      if (const Kernels<T>* kernels = InstructionSets<T>::find(name))
         for (const Index voxels : {0, 1, 3, 8, 15, 16, 17, 40, 128})
-          for (const Index channels : {1, 2, 3, 4, 5, 7, 8, 11, 14}) {
-            check_turns<float>(*table, voxels, channels);
-            check_turns<double>(*table, voxels, channels);
-          }
+          for (const Index channels : {1, 2, 3, 4, 5, 7, 8, 11, 14})
+            check_turns<T>(*kernels, voxels, channels);
   }
 }

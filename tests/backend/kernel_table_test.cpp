@@ -10,20 +10,20 @@ using namespace segmed;
 
 TEST_SUITE("backend/kernel_table") {
   TEST_CASE("the set in use is one of the program's, and the best when no name is given") {
-    CHECK(InstructionSets::find(kernels().name) != nullptr);
-    const KernelTable& best = InstructionSets::choose("");
-    CHECK(&best == &InstructionSets::choose(best.name));
+    CHECK(InstructionSets<float>::find(kernels<float>().set) != nullptr);
+    const Kernels<float>& best = InstructionSets<float>::choose("");
+    CHECK(&best == &InstructionSets<float>::choose(best.set));
   }
   TEST_CASE("an unknown set is refused with the choices") {
     std::string text;
     try {
-      InstructionSets::choose("sse9");
+      InstructionSets<float>::choose("sse9");
     } catch (const ConfigError& e) {
       text = e.what();
     }
     CHECK(text.find("segmed: SEGMED_ISA: no kernels named sse9") == 0);
     CHECK(text.find("; choose one of ") != std::string::npos);
-    CHECK(text.find(InstructionSets::choose("").name) != std::string::npos);
+    CHECK(text.find(InstructionSets<float>::choose("").set) != std::string::npos);
   }
   TEST_CASE("all sets of this program compute the same within rounding") {
     Window w;
@@ -36,14 +36,14 @@ TEST_SUITE("backend/kernel_table") {
     Feed<float> feed;
     feed.values.lane[0].grid = w.fine, feed.values.lane[0].x = x.data();
     std::vector<float> first;
-    for (const char* name : InstructionSets::names) {
-      const KernelTable* table = InstructionSets::find(name);
-      if (!table) continue;
+    for (const char* name : InstructionSets<float>::names) {
+      const Kernels<float>* kernels_of_set = InstructionSets<float>::find(name);
+      if (!kernels_of_set) continue;
       CAPTURE(name);
       std::vector<float> y(std::size_t(w.coarse.size()));
       Sink<float> sink;
       sink.out[0] = y.data(), sink.grid[0] = w.coarse;
-      table->of<float>().gather(w, feed, weight.data(), sink);
+      kernels_of_set->gather(w, feed, weight.data(), sink);
       if (first.empty()) first = y;
       float worst = 0;
       for (std::size_t i = 0; i < y.size(); ++i) worst = std::max(worst, std::abs(y[i] - first[i]));

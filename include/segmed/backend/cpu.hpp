@@ -52,26 +52,26 @@ struct Cpu {
   template <class T>
   requires std::floating_point<T>
   static void gather(const Window& w, const Feed<T>& in, const T* weight, const Sink<T>& out) {
-    kernels().of<T>().gather(w, in, weight, out);
+    kernels<T>().gather(w, in, weight, out);
   }
   /// fine = transposed weight * coarse.
   template <class T>
   requires std::floating_point<T>
   static void scatter(const Window& w, const Feed<T>& in, const T* weight, const Sink<T>& out) {
-    kernels().of<T>().scatter(w, in, weight, out);
+    kernels<T>().scatter(w, in, weight, out);
   }
   /// weight_grad += fine (x) coarse.
   template <class T>
   requires std::floating_point<T>
   static void weigh(const Window& w, const Feed<T>& fine, const Feed<T>& coarse, T* weight_grad) {
-    kernels().of<T>().weigh(w, fine, coarse, weight_grad);
+    kernels<T>().weigh(w, fine, coarse, weight_grad);
   }
 
   /// y = a, or a + b; its moments, if wanted, are set to (cases, channels, sum and sum of squares).
   template <class T>
   requires std::floating_point<T>
   static void apply(const Reader<T>& a, const Reader<T>* b, T* y, double* moments) {
-    kernels().of<T>().apply(a, b, y, moments);
+    kernels<T>().apply(a, b, y, moments);
   }
   /// Carries the gradient `seen` of what readers of `view` see back through the view: adds to the
   /// gradient of the raw tensor, and per (case, channel) to those of scale, shift and slope; each
@@ -80,22 +80,20 @@ struct Cpu {
   requires std::floating_point<T>
   static void spread(const Lane<T>& view, const T* seen, T* raw_grad, double* scale_grad,
                      double* shift_grad, double* slope_grad) {
-    kernels().of<T>().spread(view, seen, raw_grad, scale_grad, shift_grad, slope_grad);
+    kernels<T>().spread(view, seen, raw_grad, scale_grad, shift_grad, slope_grad);
   }
   /// Writes or adds an incoming gradient to the sink's parts.
   template <class T>
   requires std::floating_point<T>
-  static void deposit(const Incoming<T>& g, const Sink<T>& out) {
-    kernels().of<T>().deposit(g, out);
-  }
+  static void deposit(const Incoming<T>& g, const Sink<T>& out) { kernels<T>().deposit(g, out); }
   /// Adds an incoming gradient's sums over cases and voxels to (channels).
   template <class T>
   requires std::floating_point<T>
-  static void total(const Incoming<T>& g, T* sums) { kernels().of<T>().total(g, sums); }
+  static void total(const Incoming<T>& g, T* sums) { kernels<T>().total(g, sums); }
   /// Sets moments (cases, channels, 2) to the sums and sums of squares of the raw tensor.
   template <class T>
   requires std::floating_point<T>
-  static void moments(const Lane<T>& x, double* moments) { kernels().of<T>().moments(x, moments); }
+  static void moments(const Lane<T>& x, double* moments) { kernels<T>().moments(x, moments); }
 };
 static_assert(Device<Cpu>);
 

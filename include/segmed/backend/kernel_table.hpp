@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <atomic>
-#include <cstdlib>
 #include <string>
 #include <string_view>
 
@@ -13,6 +12,7 @@ namespace segmed {
 /// The kernels of one instruction set for one storage type.
 template <class T>
 struct Kernels {
+  const char* set;
   void (*gather)(const Window&, const Feed<T>&, const T* weight, const Sink<T>&);
   void (*scatter)(const Window&, const Feed<T>&, const T* weight, const Sink<T>&);
   void (*weigh)(const Window&, const Feed<T>& fine, const Feed<T>& coarse, T* weight_grad);
@@ -27,47 +27,33 @@ struct Kernels {
   void (*to_rows)(const T* columns, Index step, Index voxels, Index channels, T* rows);
 };
 
-/// All kernels of one instruction set.
-struct KernelTable {
-  const char* name;
-  Kernels<float> of_float;
-  Kernels<double> of_double;
-
-  template <class T>
-  const Kernels<T>& of() const {
-    if constexpr (sizeof(T) == 4)
-      return of_float;
-    else
-      return of_double;
-  }
-};
-
-/// What this program holds: each set's table, where some unit compiled it and the processor runs
-/// it.
+/// What this program holds for a storage type: each set's kernels, where some unit compiled them
+/// and the processor runs them.
+template <class T>
 struct InstructionSets {
   static constexpr int count = 3;
   static constexpr const char* names[count] = {"portable", "avx2", "avx512"};
 
-  /// Called by every unit for each set that it brings, before main.
-  static bool enlist(int set, const KernelTable& table, bool supported) {
+  /// Called by every unit that uses kernels of T for each set that it brings, before main.
+  static bool enlist(int set, const Kernels<T>& kernels, bool supported) {
     compiled()[set] = true;
-    if (supported) tables()[set] = &table;
+    if (supported) sets()[set] = &kernels;
     return true;
   }
   /// Null when the program or the processor has none of this name.
-  static const KernelTable* find(std::string_view name) {
+  static const Kernels<T>* find(std::string_view name) {
     for (int i = 0; i < count; ++i)
-      if (name == names[i]) return tables()[i];
+      if (name == names[i]) return sets()[i];
     return nullptr;
   }
   /// The set of this name, or the best for an empty name. Throws ConfigError.
-  static const KernelTable& choose(std::string_view name) {
-    if (const KernelTable* table = find(name)) return *table;
+  static const Kernels<T>& choose(std::string_view name) {
+    if (const Kernels<T>* kernels = find(name)) return *kernels;
     for (int i = count; name.empty() && i-- > 0;)
-      if (tables()[i]) return *tables()[i];
+      if (sets()[i]) return *sets()[i];
     std::string choices, beyond;
     for (int i = 0; i < count; ++i) {
-      std::string& list = tables()[i] ? choices : beyond;
+      std::string& list = sets()[i] ? choices : beyond;
       if (compiled()[i]) list += (list.empty() ? "" : ", ") + std::string(names[i]);
     }
     if (choices.empty())
@@ -79,9 +65,9 @@ struct InstructionSets {
   }
 
  private:
-  using Tables = std::atomic<const KernelTable*>[count];
-  static Tables& tables() {
-    static Tables all{};
+  using Sets = std::atomic<const Kernels<T>*>[count];
+  static Sets& sets() {
+    static Sets all{};
     return all;
   }
   static std::atomic<bool> (&compiled())[count] {
@@ -89,15 +75,5 @@ struct InstructionSets {
     return all;
   }
 };
-
-/// The kernels in use: of the set that the environment variable SEGMED_ISA names (avx512, avx2,
-/// portable), else of the best that this processor runs. Throws ConfigError.
-inline const KernelTable& kernels() {
-  static const KernelTable& chosen = [&]() -> const KernelTable& {
-    const char* name = std::getenv("SEGMED_ISA");
-    return InstructionSets::choose(name ? name : "");
-  }();
-  return chosen;
-}
 
 }  // namespace segmed

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
-// The kernels, compiled once for each instruction set that this unit may use: those of its own
+// The kernels, compiled once for each instruction set that this unit may use, and for the storage
+// types that it does use: those of its own
 // flags when they name AVX2 or more, else a portable set, AVX2 and AVX-512 in regions of their own,
 // among which the processor decides at start. A unit under SEGMED_KERNELS_LINKED, or of nvcc, which
 // knows no such regions, only refers to the kernels of the library segmed::kernels.
 #pragma once
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 #include <utility>
 #include <vector>
@@ -30,7 +32,10 @@ namespace segmed::linked {
 bool enlist();
 }  // namespace segmed::linked
 namespace segmed {
-static bool enlist_sets() { return linked::enlist(); }
+template <class T>
+static bool enlist_sets() {
+  return linked::enlist();
+}
 }  // namespace segmed
 
 #elif defined(__AVX512F__) && defined(__AVX512DQ__) && defined(__AVX512VL__) && defined(__FMA__)
@@ -44,9 +49,10 @@ inline constexpr bool has_fma = true;
 #include <segmed/backend/kernels/table.hpp>
 #undef SEGMED_SET
 namespace segmed {
+template <class T>
 static bool enlist_sets() {
   __builtin_cpu_init();
-  return InstructionSets::enlist(2, avx512_flags::table, __builtin_cpu_supports("avx512f"));
+  return InstructionSets<T>::enlist(2, avx512_flags::entries<T>, __builtin_cpu_supports("avx512f"));
 }
 }  // namespace segmed
 
@@ -61,9 +67,10 @@ inline constexpr bool has_fma = true;
 #include <segmed/backend/kernels/table.hpp>
 #undef SEGMED_SET
 namespace segmed {
+template <class T>
 static bool enlist_sets() {
   __builtin_cpu_init();
-  return InstructionSets::enlist(1, avx2_flags::table, __builtin_cpu_supports("avx2"));
+  return InstructionSets<T>::enlist(1, avx2_flags::entries<T>, __builtin_cpu_supports("avx2"));
 }
 }  // namespace segmed
 
@@ -127,27 +134,48 @@ inline constexpr bool has_fma = true;
 #undef SEGMED_SET
 
 namespace segmed {
+template <class T>
 static bool enlist_sets() {
   __builtin_cpu_init();
   const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   const bool has_avx512 = has_avx2 && __builtin_cpu_supports("avx512f") &&
                           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-  return InstructionSets::enlist(0, portable::table, true) &&
-         InstructionSets::enlist(1, avx2::table, has_avx2) &&
-         InstructionSets::enlist(2, avx512::table, has_avx512);
+  return InstructionSets<T>::enlist(0, portable::entries<T>, true) &&
+         InstructionSets<T>::enlist(1, avx2::entries<T>, has_avx2) &&
+         InstructionSets<T>::enlist(2, avx512::entries<T>, has_avx512);
 }
 }  // namespace segmed
 
 #else
 
 namespace segmed {
-static bool enlist_sets() { return InstructionSets::enlist(0, portable::table, true); }
+template <class T>
+static bool enlist_sets() {
+  return InstructionSets<T>::enlist(0, portable::entries<T>, true);
+}
 }  // namespace segmed
 
 #endif
 #endif
 
 namespace segmed {
-// Each unit's own: it runs before what the unit itself sets up.
-static const bool sets_enlisted = enlist_sets();
+
+// Each unit's own, where it uses kernels of T: a unit pays the compiler for no others, and all
+// units' sets are enlisted before main.
+template <class T>
+static const bool sets_enlisted = enlist_sets<T>();
+
+/// The kernels of T in use: of the set that the environment variable SEGMED_ISA names (avx512,
+/// avx2, portable), else of the best that this processor runs. Throws ConfigError.
+template <class T>
+const Kernels<T>& kernels() {
+  static const Kernels<T>& chosen = [&]() -> const Kernels<T>& {
+    // What a unit sets up before main may be earlier than its sets.
+    if (!sets_enlisted<T>) enlist_sets<T>();
+    const char* name = std::getenv("SEGMED_ISA");
+    return InstructionSets<T>::choose(name ? name : "");
+  }();
+  return chosen;
+}
+
 }  // namespace segmed

@@ -78,7 +78,7 @@ struct VoxelPass {
     for (int v = 0; v < tile.voxels; ++v) tile.organ[v] = W(tile.label[v] != 0 ? 1 : 0);
     const T* from = logits + row * all.classes;
     if constexpr (in_columns) {
-      kernels().of<T>().to_columns(from, count, all.classes, tile.z, tile.voxels);
+      kernels<T>().to_columns(from, count, all.classes, tile.z, tile.voxels);
     } else {
       for (Index c = 0; c < all.classes; ++c)
         for (int v = 0; v < count; ++v)
@@ -334,7 +334,7 @@ struct VoxelPull {
     const Index classes = pass.all.classes;
     if constexpr (Pass::in_columns) {
       T* rows = fresh ? to : tile.e;  // where the softmax was
-      kernels().of<T>().to_rows(tile.z, tile.voxels, count, classes, rows);
+      kernels<T>().to_rows(tile.z, tile.voxels, count, classes, rows);
       for (Index i = 0; !fresh && i < count * classes; ++i) to[i] += rows[i];
       return;
     }

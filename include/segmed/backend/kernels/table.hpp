@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// One instruction set's entries of the kernel table. Read once per instruction set: see simd.hpp.
+// One instruction set's kernels as they are enlisted. Read once per instruction set: see simd.hpp.
 #include <segmed/backend/kernels/columns.hpp>
 
 namespace segmed::SEGMED_SET {
@@ -77,8 +77,8 @@ void weigh(const Window& w, const Feed<T>& fine, const Feed<T>& coarse, T* weigh
 }
 
 template <class T>
-inline constexpr Kernels<T> entries{gather<T>,  scatter<T>, weigh<T>,   apply<T>,      spread<T>,
-                                    deposit<T>, total<T>,   moments<T>, to_columns<T>, to_rows<T>};
-inline constexpr KernelTable table{set_name, entries<float>, entries<double>};
+inline constexpr Kernels<T> entries{set_name,   gather<T>,     scatter<T>, weigh<T>,
+                                    apply<T>,   spread<T>,     deposit<T>, total<T>,
+                                    moments<T>, to_columns<T>, to_rows<T>};
 
 }  // namespace segmed::SEGMED_SET
