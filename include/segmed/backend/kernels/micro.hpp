@@ -41,13 +41,12 @@ template <class T, int vectors, Put put, std::size_t... r, std::size_t... k>
 
 // to[row * to_step][...] = from[row * from_step][...] + the sum over all runs of row[i] * w[...];
 // `w` goes on by one line of vectors with each number. The order of the sum is that of the runs.
-template <class T, int vectors, Put put = Put::cached>
+template <class T, int vectors, Put put = Put::cached, Index rows = block_rows<vectors>>
 [[gnu::noinline]] void multiply(const T* const* row, const Runs& runs, const T* w, const T* from,
                                 Index from_step, T* to, Index to_step) {
-  constexpr std::size_t rows = block_rows<vectors>;
   multiply_rows<T, vectors, put>(row, runs, w, from, from_step, to, to_step,
-                                 std::make_index_sequence<rows>{},
-                                 std::make_index_sequence<rows * vectors>{});
+                                 std::make_index_sequence<std::size_t(rows)>{},
+                                 std::make_index_sequence<std::size_t(rows * vectors)>{});
 }
 
 }  // namespace segmed::SEGMED_SET

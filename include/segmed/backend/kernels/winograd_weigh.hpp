@@ -15,7 +15,7 @@ struct WeighFrequencies {
   const Planes<T>&values, &grads;
   Index count;                                    // of tiles
   Index inside, slice;                            // fine channels, and those of a task
-  TurnBlock<T, Turn::weights_adjoint> turn_back;  // but for depth
+  TurnPlane<T, Turn::weights_adjoint> turn_back;
   T* sums;  // (frequency of depth, taps of height and width, fine channel, padded outputs)
 
   Index slices() const { return pieces(inside, slice); }
@@ -32,10 +32,8 @@ struct WeighFrequencies {
     constexpr Index L = lanes<T>;
     const Index plane = reach_of(tiles.m[1]) * reach_of(tiles.m[2]);
     const Index width = grads.blocks.width(b), room = (channels + 8) * width;
-    T* const scratch =
-        thread_scratch<T, 0>(TurnBlock<T, Turn::weights_adjoint>::room + 9 * L + plane * room);
-    T* const taps = scratch + TurnBlock<T, Turn::weights_adjoint>::room;
-    T* const turned = taps + 9 * L;
+    T* const turned = thread_scratch<T, 0>(plane * room);
+    alignas(vector_bytes) T taps[9 * L];
     for (Index f = 0; f < plane; ++f) {
       if (grads.blocks.vectors(b) == 2)
         sum<2>(depth * plane + f, c0, channels, b, turned + f * room);
@@ -46,8 +44,7 @@ struct WeighFrequencies {
     const Index padded = grads.blocks.padded;
     for (Index c = 0; c < channels; ++c)
       for (Index v = 0; v < grads.blocks.vectors(b); ++v) {
-        turn_back(turned + c * width + v * L, {0, reach_of(tiles.m[2]) * room, room}, taps, L,
-                  scratch);
+        turn_back(turned + c * width + v * L, reach_of(tiles.m[2]) * room, room, taps, L);
         for (Index k = 0; k < count_taps; ++k) {
           T* to = sums + ((depth * count_taps + k) * inside + c0 + c) * padded +
                   grads.blocks.first(b) + v * L;
@@ -116,14 +113,13 @@ template <class T>
 void weigh_tiles(const Window& w, const Feed<T>& fine, const Feed<T>& coarse, T* weight_grad,
                  const Index (&m)[3]) {
   const ChannelBlocks<T> inputs(w.fine.channels, true), outputs(w.coarse.channels);
-  const Tiles tiles(w.coarse, m, 32);
+  const Tiles tiles(w.coarse, m, 32, 0);
   const Index frequencies = tiles.frequencies();
   const Index bytes = frequencies * (inputs.padded + outputs.padded) * Index(sizeof(T));
   const Index low[3] = {-w.padding[0], -w.padding[1], -w.padding[2]};
   const TurnFeed<T, Turn::input> turn_fine(tiles, fine, w.fine, low);
   const TurnFeed<T, Turn::output_adjoint> turn_coarse(tiles, coarse, w.coarse, {0, 0, 0});
 
-  const Index kernel[3] = {1, m[1], m[2]};
   const Index plane_taps = taps_of(m[1]) * taps_of(m[2]);
   const Index numbers = reach_of(m[0]) * plane_taps * w.fine.channels * outputs.padded;
   Scratch<T> sums(numbers), room;
@@ -143,7 +139,7 @@ void weigh_tiles(const Window& w, const Feed<T>& fine, const Feed<T>& coarse, T*
                                        count,
                                        w.fine.channels,
                                        std::min<Index>(w.fine.channels, 48),
-                                       TurnBlock<T, Turn::weights_adjoint>(kernel),
+                                       TurnPlane<T, Turn::weights_adjoint>(m),
                                        sums.data()};
     parallel_for(weighing.tasks(), 1, weighing);
   }
