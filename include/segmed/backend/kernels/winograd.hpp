@@ -9,7 +9,8 @@
 
 namespace segmed::SEGMED_SET {
 
-// Weights to [frequency][block of outputs][input, padded][output].
+// Weights to [frequency][block of outputs][input, padded][output], first along depth: slices are
+// [input][vector of outputs][tap].
 template <class T>
 struct TurnWeights {
   const Window& w;
@@ -22,57 +23,67 @@ struct TurnWeights {
   Index plane;
   T* to;
 
+  Index taps() const { return w.kernel[1] * w.kernel[2]; }  // of a slice
   Index tasks() const { return inputs.padded / lanes<T> * outputs.count; }
   void operator()(Index begin, Index end) const {
     for (Index i = begin; i < end; ++i) {
       const Index c0 = i / outputs.count * lanes<T>, b = i % outputs.count;
-      turn(c0, b, to + inputs.padded * outputs.first(b) + c0 * outputs.width(b), plane);
+      const Index step = lanes<T> * outputs.width(b) * taps();
+      T* const scratch = thread_scratch<T, 3>(slices * step);
+      if (b + 1 < outputs.count) ask_for(c0, b + 1);
+      turn_depth(c0, b, scratch, step);
+      for (Index k = 0; k < slices; ++k)
+        turn_slice(scratch + k * step, lanes<T>, b,
+                   to + k * turn_plane.count() * plane + inputs.padded * outputs.first(b) +
+                       c0 * outputs.width(b),
+                   plane);
     }
   }
-  // One block of outputs alone, its frequencies `step` apart.
-  void turn_block(Index b, T* out, Index step) const {
-    for (Index c0 = 0; c0 < inputs.padded; c0 += lanes<T>) {
-      if (to_coarse && c0 + 2 * lanes<T> <= inputs.channels) ask_for(c0 + lanes<T>, b);
-      turn(c0, b, out + c0 * outputs.width(b), step);
-    }
-  }
-
- private:
-  // A vector of source channels from c0 on, a block of outputs.
-  void turn(Index c0, Index b, T* out, Index out_step) const {
+  // A vector of source channels from c0 on and a block of outputs to slices `step` apart.
+  void turn_depth(Index c0, Index b, T* out, Index step) const {
     constexpr Index L = lanes<T>;
-    const Index count = w.taps(), width = outputs.width(b);
-    const Index vector_step = L * count * L, vectors = outputs.vectors(b);
-    T* const taps = thread_scratch<T, 0>(vectors * vector_step);
+    const Index count = w.taps(), slice = taps() * L, vectors = outputs.vectors(b);
+    T* const given = thread_scratch<T, 0>(L * count * L);
     const Index live_inputs = std::clamp<Index>(inputs.channels - c0, 0, L);
     for (Index v = 0; v < vectors; ++v) {
       const Index first = outputs.first(b) + v * L;
       const Index live = std::min(L, outputs.channels - first);
-      T* const at = taps + v * vector_step;
-      if (live < L || live_inputs < L) std::fill_n(at, vector_step, T(0));
+      if (live < L || live_inputs < L) std::fill_n(given, L * count * L, T(0));
       for (Index k = 0; k < count; ++k)
         if (to_coarse)
-          read(k, c0, live_inputs, first, live, at + k * L);
+          read(k, c0, live_inputs, first, live, given + k * L);
         else
-          read_turned(k, c0, live_inputs, first, live, at + k * L);
+          read_turned(k, c0, live_inputs, first, live, given + k * L);
+      for (Index c = 0; c < L; ++c)
+        along_depth(given + c * count * L, slice, L, out + (c * vectors + v) * slice, step, L,
+                    slice / L);
     }
-    const Index slice = w.kernel[1] * w.kernel[2] * L, depth = turn_plane.count() * out_step;
-    alignas(vector_bytes) T turned[6 * 9 * L];
-    for (Index c = 0; c < L; ++c)
-      for (Index v = 0; v < vectors; ++v) {
-        along_depth(taps + v * vector_step + c * count * L, slice, L, turned, slice, L, slice / L);
-        for (Index k = 0; k < slices; ++k)
-          turn_plane(turned + k * slice, w.kernel[2] * L, L, out + c * width + v * L + k * depth,
-                     out_step);
-      }
   }
-  // Lines that lie apart, which the processor does not foresee.
+  // A slice of `count` source channels and a block of outputs to frequencies `step` apart.
+  void turn_slice(const T* from, Index count, Index b, T* out, Index step) const {
+    constexpr Index L = lanes<T>, line = 64 / Index(sizeof(T));
+    const Index width = outputs.width(b), frequencies = turn_plane.count();
+    for (Index c = 0; c < count; ++c, out += width) {
+      // Lines that lie apart, which the processor does not foresee.
+      for (Index i = 0; i < width; i += line)
+        for (Index f = 0; f < frequencies; ++f)
+          __builtin_prefetch(out + 2 * width + f * step + i, 1);
+      for (Index v = 0; v < width; v += L, from += taps() * L)
+        turn_plane(from, w.kernel[2] * L, L, out + v, step);
+    }
+  }
+  // Likewise, of the weights as they are given.
   void ask_for(Index c0, Index b) const {
+    if (!to_coarse || c0 + lanes<T> > inputs.channels) return;
+    const Index first = outputs.first(b), live = outputs.live(b);
     for (Index k = 0; k < w.taps(); ++k)
       for (Index c = 0; c < lanes<T>; ++c)
-        __builtin_prefetch(weight + (k * w.fine.channels + c0 + c) * w.coarse.channels +
-                           outputs.first(b));
+        for (Index o = 0; o < live; o += 64 / Index(sizeof(T)))
+          __builtin_prefetch(weight + (k * w.fine.channels + c0 + c) * w.coarse.channels + first +
+                             o);
   }
+
+ private:
   void read(Index k, Index c0, Index inputs_here, Index first, Index live, T* tap) const {
     const T* from = weight + (k * w.fine.channels + c0) * w.coarse.channels + first;
     for (Index c = 0; c < inputs_here; ++c, from += w.coarse.channels)
@@ -117,18 +128,22 @@ struct Winograd {
   // Frequency f of the weights, which is number `at` of the planes.
   void multiply_frequency(const Run& run, Index f, Index at) const {
     for (Index b = 0; b < outputs.count; ++b)
-      multiply_block(run, at, b, weights + f * weights_plane + inputs.padded * outputs.first(b));
+      multiply_block(run, at, at, b,
+                     weights + f * weights_plane + inputs.padded * outputs.first(b));
   }
-  // A frequency of one block of outputs, whose weights begin at w.
-  void multiply_block(const Run& run, Index f, Index b, const T* w) const {
+  // A frequency of one block of outputs, whose weights begin at w; its numbers in both planes.
+  void multiply_block(const Run& run, Index f, Index to, Index b, const T* w) const {
     Index* starts = thread_scratch<Index, 2>(inputs.count);
     for (Index i = 0; i < inputs.count; ++i) starts[i] = run.values.room * inputs.first(i);
     const Index width = inputs.width(0);
     const Runs runs{starts, inputs.count, inputs.count == 1 ? inputs.channels : width, 1};
+    const Index numbers = inputs.padded * outputs.width(b);
     if (outputs.vectors(b) == 2)
-      multiply_tiles<2>(run.values.at(f, 0, 0), width, runs, w, run.tiles, run.sums.at(f, b, 0));
+      multiply_tiles<2>(run.values.at(f, 0, 0), width, runs, w, numbers, run.tiles,
+                        run.sums.at(to, b, 0));
     else
-      multiply_tiles<1>(run.values.at(f, 0, 0), width, runs, w, run.tiles, run.sums.at(f, b, 0));
+      multiply_tiles<1>(run.values.at(f, 0, 0), width, runs, w, numbers, run.tiles,
+                        run.sums.at(to, b, 0));
   }
   void write(const Run& run, Index group, Index b) const {
     const Tiles::Group g = tiles.at(group);
@@ -173,15 +188,20 @@ struct Winograd {
   }
 
  private:
+  // Asks for the weights that come next, as many as these, while it uses these.
   template <int vectors>
-  static void multiply_tiles(const T* values, Index step, const Runs& runs, const T* w, Index count,
-                             T* to) {
-    constexpr Index rows = block_rows<vectors>;
-    for (Index q = 0; q < count; q += rows, to += rows * vectors * lanes<T>)
+  static void multiply_tiles(const T* values, Index step, const Runs& runs, const T* w,
+                             Index weights, Index count, T* to) {
+    constexpr Index rows = block_rows<vectors>, line = 64 / Index(sizeof(T));
+    const Index share = pieces(pieces(weights, pieces(count, rows)), line) * line;
+    const T* next = w + weights;
+    for (Index q = 0; q < count; q += rows, to += rows * vectors * lanes<T>) {
+      for (Index i = 0; i < share; i += line, next += line) __builtin_prefetch(next);
       if (count - q > rows / 2)
         multiply_some<vectors, rows>(values, step, runs, w, q, count, to);
       else
         multiply_some<vectors, rows / 2>(values, step, runs, w, q, count, to);
+    }
   }
   template <int vectors, Index rows>
   [[gnu::always_inline]] static void multiply_some(const T* values, Index step, const Runs& runs,
@@ -287,20 +307,52 @@ struct WriteRun {
 };
 
 // The same run where it is the only one: weights that serve once go from their transform straight
-// into the product, block by block of outputs, and never to memory.
+// into the product, block by block of outputs and slice by slice, and never to memory.
 template <class T>
 struct BlockByBlock {
   const Winograd<T>& work;
   const typename Winograd<T>::Run& run;
   const TurnWeights<T>& turn_weights;
   void operator()(Index begin, Index end) const {
-    const Index frequencies = work.tiles.frequencies();
-    for (Index b = begin; b < end; ++b) {
-      const Index plane = work.inputs.padded * work.outputs.width(b) + 16;
-      T* const w = thread_scratch<T, 1>(frequencies * plane);
-      turn_weights.turn_block(b, w, plane);
-      for (Index f = 0; f < frequencies; ++f) work.multiply_block(run, f, b, w + f * plane);
-      for (Index i = 0; i < work.tiles.groups(); ++i) work.write(run, i, b);
+    for (Index b = begin; b < end; ++b) write(b);
+  }
+
+ private:
+  void write(Index b) const {
+    constexpr Index L = lanes<T>;
+    const Tiles& tiles = work.tiles;
+    const Index inside = work.inputs.padded, width = work.outputs.width(b), depth = tiles.slices();
+    const Index weights = inside * width * turn_weights.taps(), part = work.turn_back.count() * L;
+    const Index plane = inside * width + 16;
+    typename Winograd<T>::Run own = run;
+    Index numbers = depth * weights;
+    const Index turned = numbers;
+    numbers += tiles.plane() * plane;
+    const Index sums = numbers;
+    numbers += tiles.plane() * own.sums.plane;
+    const Index parts = numbers;
+    numbers += run.tiles * width * depth * work.turn_back.count();
+    T* const data = thread_scratch<T, 1>(numbers);
+    own.sums.data = data + sums;
+    for (Index c = 0; c < inside; c += L) {
+      if (c + L < inside) turn_weights.ask_for(c + L, b);
+      turn_weights.turn_depth(c, b, data + c * width * turn_weights.taps(), weights);
+    }
+    for (Index k = 0; k < depth; ++k) {
+      turn_weights.turn_slice(data + k * weights, inside, b, data + turned, plane);
+      for (Index f = 0; f < tiles.plane(); ++f)
+        work.multiply_block(own, k * tiles.plane() + f, f, b, data + turned + f * plane);
+      T* to = data + parts + k * part;
+      for (Index t = 0; t < run.tiles; ++t)
+        for (Index v = 0; v < work.outputs.vectors(b); ++v, to += depth * part)
+          work.turn_slice(own, 0, b, t, v, to);
+    }
+    const T* from = data + parts;
+    for (Index i = 0; i < tiles.groups(); ++i) {
+      const Tiles::Group g = tiles.at(i);
+      for (Index t = 0; t < g.tiles(); ++t)
+        for (Index v = 0; v < work.outputs.vectors(b); ++v, from += depth * part)
+          work.write_tile(i, g, t, b, v, from);
     }
   }
 };
@@ -315,7 +367,7 @@ void convolve_tiles(const Window& w, bool to_coarse, const Feed<T>& feed, const 
   // A slice's frequencies and what comes of them stay in the second-level cache; of tiles there are
   // enough that the weights' way to the product is short beside it.
   const Index slice_bytes = bytes / reach_of(m[0]);
-  const Tiles tiles(target, m, std::clamp<Index>((Index(448) << 10) / slice_bytes, 8, 96),
+  const Tiles tiles(target, m, std::clamp<Index>((Index(448) << 10) / slice_bytes, 12, 96),
                     double(frequencies * outputs.padded) / 24);
   Index low[3];
   for (int a = 0; a < 3; ++a) low[a] = to_coarse ? -w.padding[a] : w.padding[a] - (w.kernel[a] - 1);
@@ -323,14 +375,11 @@ void convolve_tiles(const Window& w, bool to_coarse, const Feed<T>& feed, const 
 
   const Index weights_plane = inputs.padded * outputs.padded + 16;
   const Index weights_bytes = frequencies * weights_plane * Index(sizeof(T));
-  const bool by_groups = tiles.groups() >= 8 && weights_bytes <= Index(16) << 20;
   const Index most = std::max<Index>(24, (Index(16) << 20) / bytes);
-  // Every block of outputs reads all values again: only while these and its weights stay in caches.
   // The threads change who does what, not what is done.
-  const bool by_blocks =
-      !by_groups && tiles.run(0, most) == tiles.groups() && outputs.count >= threads() &&
-      frequencies * inputs.padded * (tiles.starts.back() + outputs.width(0)) * Index(sizeof(T)) <=
-          Index(6) << 20;
+  const bool by_blocks = tiles.starts.back() <= std::min<Index>(most, 48) && outputs.count >= threads();
+  const bool by_groups =
+      !by_blocks && tiles.groups() >= 2 * threads() && weights_bytes <= Index(16) << 20;
   const Scratch<T> turned(by_blocks ? 0 : frequencies * weights_plane);
   const TurnWeights<T> turn_weights{
       w,      to_coarse,     inputs,       outputs, reach_of(m[0]), lines_of<T, Turn::weights>(m[0]), TurnPlane<T, Turn::weights>(m),
