@@ -188,19 +188,19 @@ struct Winograd {
   }
 
  private:
-  // Asks for the weights that come next, as many as these, while it uses these.
+  // Asks for the weights that come next, as many as these, while it uses these: one cache line of
+  // each row, which may have two.
   template <int vectors>
-  static void multiply_tiles(const T* values, Index step, const Runs& runs, const T* w,
-                             Index weights, Index count, T* to) {
-    constexpr Index rows = block_rows<vectors>, line = 64 / Index(sizeof(T));
-    const Index share = pieces(pieces(weights, pieces(count, rows)), line) * line;
-    const T* next = w + weights;
-    for (Index q = 0; q < count; q += rows, to += rows * vectors * lanes<T>) {
-      for (Index i = 0; i < share; i += line, next += line) __builtin_prefetch(next);
+  static void multiply_tiles(const T* values, Index step, Runs runs, const T* w, Index weights,
+                             Index count, T* to) {
+    constexpr Index rows = block_rows<vectors>, width = vectors * lanes<T>;
+    runs.next = weights;
+    for (Index q = 0; q < count; q += rows, to += rows * width) {
       if (count - q > rows / 2)
         multiply_some<vectors, rows>(values, step, runs, w, q, count, to);
       else
         multiply_some<vectors, rows / 2>(values, step, runs, w, q, count, to);
+      runs.next = weights + (weights + width / 2 - runs.next);
     }
   }
   template <int vectors, Index rows>
@@ -210,7 +210,7 @@ struct Winograd {
     static constexpr T zero[width] = {};
     const T* row[rows];
     for (Index r = 0; r < rows; ++r) row[r] = values + std::min(q + r, count - 1) * step;
-    multiply<T, vectors, Put::cached, rows>(row, runs, w, zero, 0, to, width);
+    multiply<T, vectors, Put::cached, rows, true>(row, runs, w, zero, 0, to, width);
   }
 };
 
@@ -233,14 +233,16 @@ struct SliceBySlice {
     const Index count = g.tiles(), depth = tiles.slices();
     const Index padded = work.inputs.padded, part = work.turn_back.count() * L;
     typename Winograd<T>::Run run{i, count, {work.inputs, count}, {work.outputs, count}};
-    Index numbers = tiles.plane() * (run.values.plane + run.sums.plane);
+    // What comes of a frequency takes the place of the one before: half the room.
+    run.values.plane = run.sums.plane = std::max(run.values.plane, run.sums.plane);
+    Index numbers = (tiles.plane() + 1) * run.values.plane;
     const Index parts = numbers;
     numbers += work.outputs.padded / L * count * depth * part;
     const Index boxes = numbers;
     for (Index c = 0; c < padded; c += chunk)
       numbers += work.turn_feed.numbers(work.turn_feed.slices(g, c, std::min(chunk, padded - c)));
     T* const data = thread_scratch<T, 1>(numbers);
-    run.values.data = data, run.sums.data = data + tiles.plane() * run.values.plane;
+    run.sums.data = data, run.values.data = data + run.values.plane;
 
     T* box = data + boxes;
     for (Index c = 0; c < padded; c += chunk) {
