@@ -195,4 +195,45 @@ struct TurnFeed {
   }
 };
 
+// The box of a group, turned along depth, chunk by chunk of its channels.
+template <class T, Turn turn>
+struct Boxes {
+  static constexpr Index chunk = Pending<T>::most;  // channels
+
+  const TurnFeed<T, turn>& feed;
+  const ChannelBlocks<T>& blocks;
+
+  using Slices = typename TurnFeed<T, turn>::Slices;
+  Index chunks() const { return pieces(blocks.padded, chunk); }
+  Index numbers(Index group) const {
+    const Tiles::Group g = feed.tiles.at(group);
+    Index sum = 0;
+    for (Index i = 0; i < chunks(); ++i) sum += feed.numbers(slices(g, i));
+    return sum;
+  }
+  // Chunk i of a group whose box begins at `box`.
+  void read(Index group, Index i, T* box) const {
+    const Tiles::Group g = feed.tiles.at(group);
+    for (Index k = 0; k < i; ++k) box += feed.numbers(slices(g, k));
+    Slices s = slices(g, i);
+    s.data = box;
+    feed.read(g, std::min(s.width, blocks.channels - s.first), s);
+  }
+  // A slice of all chunks to tiles from `at` on of planes that hold its frequencies alone.
+  void turn_slice(Index group, T* box, Index slice, const Planes<T>& to, Index at) const {
+    const Tiles::Group g = feed.tiles.at(group);
+    for (Index i = 0, b = 0; i < chunks(); ++i) {
+      Slices s = slices(g, i);
+      s.data = box, box += feed.numbers(s);
+      for (; b < blocks.count && blocks.first(b) < s.first + s.width; ++b)
+        feed.turn_slice(g, s, slice, b, to, 0, at);
+    }
+  }
+
+ private:
+  Slices slices(const Tiles::Group& g, Index i) const {
+    return feed.slices(g, i * chunk, std::min(chunk, blocks.padded - i * chunk));
+  }
+};
+
 }  // namespace segmed::SEGMED_SET

@@ -218,8 +218,6 @@ struct Winograd {
 // the second-level cache.
 template <class T>
 struct SliceBySlice {
-  static constexpr Index chunk = Pending<T>::most;  // channels read at once
-
   const Winograd<T>& work;
   void operator()(Index begin, Index end) const {
     for (Index i = begin; i < end; ++i) run(i);
@@ -231,33 +229,22 @@ struct SliceBySlice {
     const Tiles& tiles = work.tiles;
     const Tiles::Group g = tiles.at(i);
     const Index count = g.tiles(), depth = tiles.slices();
-    const Index padded = work.inputs.padded, part = work.turn_back.count() * L;
+    const Index part = work.turn_back.count() * L;
+    const Boxes<T, Turn::input> boxes{work.turn_feed, work.inputs};
     typename Winograd<T>::Run run{i, count, {work.inputs, count}, {work.outputs, count}};
     // What comes of a frequency takes the place of the one before: half the room.
     run.values.plane = run.sums.plane = std::max(run.values.plane, run.sums.plane);
     Index numbers = (tiles.plane() + 1) * run.values.plane;
     const Index parts = numbers;
     numbers += work.outputs.padded / L * count * depth * part;
-    const Index boxes = numbers;
-    for (Index c = 0; c < padded; c += chunk)
-      numbers += work.turn_feed.numbers(work.turn_feed.slices(g, c, std::min(chunk, padded - c)));
+    const Index box = numbers;
+    numbers += boxes.numbers(i);
     T* const data = thread_scratch<T, 1>(numbers);
     run.sums.data = data, run.values.data = data + run.values.plane;
 
-    T* box = data + boxes;
-    for (Index c = 0; c < padded; c += chunk) {
-      const auto s = slices_of(g, c, box);
-      work.turn_feed.read(g, std::min(s.width, work.inputs.channels - c), s);
-      box += work.turn_feed.numbers(s);
-    }
+    for (Index c = 0; c < boxes.chunks(); ++c) boxes.read(i, c, data + box);
     for (Index k = 0; k < depth; ++k) {
-      box = data + boxes;
-      for (Index c = 0, b = 0; c < padded; c += chunk) {
-        const auto s = slices_of(g, c, box);
-        for (; b < work.inputs.count && work.inputs.first(b) < c + s.width; ++b)
-          work.turn_feed.turn_slice(g, s, k, b, run.values, 0, 0);
-        box += work.turn_feed.numbers(s);
-      }
+      boxes.turn_slice(i, data + box, k, run.values, 0);
       for (Index f = 0; f < tiles.plane(); ++f)
         work.multiply_frequency(run, k * tiles.plane() + f, f);
       T* to = data + parts + k * part;
@@ -271,12 +258,6 @@ struct SliceBySlice {
       for (Index t = 0; t < count; ++t)
         for (Index v = 0; v < work.outputs.vectors(b); ++v, from += depth * part)
           work.write_tile(i, g, t, b, v, from);
-  }
-  typename TurnFeed<T, Turn::input>::Slices slices_of(const Tiles::Group& g, Index c,
-                                                      T* data) const {
-    auto s = work.turn_feed.slices(g, c, std::min(chunk, work.inputs.padded - c));
-    s.data = data;
-    return s;
   }
 };
 
