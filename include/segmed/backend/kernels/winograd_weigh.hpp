@@ -12,40 +12,49 @@ namespace segmed::SEGMED_SET {
 template <class T>
 struct WeighFrequencies {
   // Fine channels whose frequencies stay in the nearest cache.
-  static constexpr Index slice = SL * block_rows<2>;
+  static constexpr Index slice = block_rows<2>;
 
   const Tiles& tiles;
-  Index inside;                                   // fine channels
+  Index inside, padded;                           // fine channels, padded outputs
   TurnPlane<T, Turn::weights_adjoint> turn_back;  // but for depth
   T* sums;  // (frequency of depth, taps of height and width, fine channel, padded outputs)
 
   // Frequency `depth` along depth, of which those along the others begin with number f of the planes;
-  // `count` tiles, fine channels from c0 on, block b of the coarse ones.
+  // `count` tiles, fine channels from c0 on, block b of the coarse ones; before the `first` run there
+  // are no sums.
   void operator()(Index depth, const Planes<T>& values, const Planes<T>& grads, Index f,
-                  Index count, Index c0, Index b) const {
+                  Index count, Index c0, Index b, bool first) const {
     constexpr Index L = lanes<T>;
     const Index plane = tiles.plane(), channels = std::min(slice, inside - c0);
     const Index width = grads.blocks.width(b), room = (slice + 8) * width + 16;
     T* const turned = thread_scratch<T, 0>(plane * room);
+    const Index count_taps = turn_back.count();
+    T* const to = sums + (depth * count_taps * inside + c0) * padded + grads.blocks.first(b);
+    ask_for(to, channels, width);
     for (Index i = 0; i < plane; ++i)
       if (grads.blocks.vectors(b) == 2)
         sum<2>(values, grads, f + i, count, c0, channels, b, turned + i * room);
       else
         sum<1>(values, grads, f + i, count, c0, channels, b, turned + i * room);
     alignas(vector_bytes) T taps[9 * L];
-    const Index count_taps = turn_back.count(), padded = grads.blocks.padded;
     for (Index c = 0; c < channels; ++c)
       for (Index v = 0; v < grads.blocks.vectors(b); ++v) {
         turn_back(turned + c * width + v * L, reach_of(tiles.m[2]) * room, room, taps, L);
         for (Index k = 0; k < count_taps; ++k) {
-          T* to = sums + ((depth * count_taps + k) * inside + c0 + c) * padded +
-                  grads.blocks.first(b) + v * L;
-          store(to, load(to) + load(taps + k * L));
+          T* const sum = to + (k * inside + c) * padded + v * L;
+          store(sum, first ? load(taps + k * L) : load(sum) + load(taps + k * L));
         }
       }
   }
 
  private:
+  // Lines that lie apart, which the processor does not foresee.
+  void ask_for(const T* to, Index channels, Index width) const {
+    for (Index k = 0; k < turn_back.count(); ++k)
+      for (Index c = 0; c < channels; ++c)
+        for (Index i = 0; i < width; i += 64 / Index(sizeof(T)))
+          __builtin_prefetch(to + (k * inside + c) * padded + i, 1);
+  }
   // Asks for the next frequency of the gradient, as products of values do for weights.
   template <int vectors>
   static void sum(const Planes<T>& values, const Planes<T>& grads, Index f, Index count, Index c0,
@@ -92,12 +101,14 @@ struct WeighRun {
   const WeighFrequencies<T>& weigh;
   const Planes<T>&values, &grads;
   Index count;  // of tiles
+  bool first;
   Index slices() const { return pieces(weigh.inside, weigh.slice); }
   Index tasks() const { return weigh.tiles.slices() * slices() * grads.blocks.count; }
   void operator()(Index begin, Index end) const {
     for (Index i = begin; i < end; ++i) {
       const Index b = i / slices() % grads.blocks.count, depth = i / slices() / grads.blocks.count;
-      weigh(depth, values, grads, depth * weigh.tiles.plane(), count, i % slices() * weigh.slice, b);
+      weigh(depth, values, grads, depth * weigh.tiles.plane(), count, i % slices() * weigh.slice, b,
+            first);
     }
   }
 };
@@ -154,7 +165,7 @@ struct WeighSlices {
     }
     for (Index b = 0; b < grads.blocks.count; ++b)
       for (Index c = 0; c < batch.weigh.inside; c += batch.weigh.slice)
-        batch.weigh(depth, values, grads, 0, count, c, b);
+        batch.weigh(depth, values, grads, 0, count, c, b, first == 0);
   }
 };
 
@@ -192,13 +203,12 @@ void weigh_tiles(const Window& w, const Feed<T>& fine, const Feed<T>& coarse, T*
   const Index plane_taps = taps_of(m[1]) * taps_of(m[2]);
   const Index numbers = reach_of(m[0]) * plane_taps * w.fine.channels * outputs.padded;
   Scratch<T> sums(numbers), room;
-  std::fill_n(sums.data(), numbers, T(0));
-  const WeighFrequencies<T> weighing{tiles, w.fine.channels,
+  const WeighFrequencies<T> weighing{tiles, w.fine.channels, outputs.padded,
                                      TurnPlane<T, Turn::weights_adjoint>(m), sums.data()};
   // Runs are long, so that turning back is little, and their slices stay in caches. The threads
   // change who does what, not what is done.
   const Index bytes = tiles.plane() * (inputs.padded + outputs.padded) * Index(sizeof(T));
-  const Index most = std::clamp<Index>((Index(WB) << 10) / bytes, 48, 96);
+  const Index most = std::clamp<Index>((Index(896) << 10) / bytes, 48, 96);
   const bool by_slices = tiles.slices() >= threads();
   const Boxes<T, Turn::input> fine_boxes{turn_fine, inputs};
   const Boxes<T, Turn::output_adjoint> coarse_boxes{turn_coarse, outputs};
@@ -224,7 +234,7 @@ void weigh_tiles(const Window& w, const Feed<T>& fine, const Feed<T>& coarse, T*
     grads.data = values.data + frequencies * values.plane;
     parallel_for((end - begin) * (inputs.count + outputs.count), 1,
                  TurnBoth<T>{turn_fine, turn_coarse, values, grads, begin});
-    const WeighRun<T> products{weighing, values, grads, count};
+    const WeighRun<T> products{weighing, values, grads, count, begin == 0};
     parallel_for(products.tasks(), 1, products);
   }
   parallel_for(
