@@ -13,18 +13,19 @@ inline constexpr Index block_rows = vector_bytes == 64 || vectors == 1 ? 8 : 6;
 
 // Runs that start at each of `start` within a row, `length` numbers `step` apart; none is empty and
 // there is at least one.
+// `next` numbers behind each line of vectors lies one that is wanted soon, if not 0.
 struct Runs {
   const Index* start;
-  Index count, length, step;
+  Index count, length, step, next = 0;
 };
 
-template <class T, int vectors, Put put, std::size_t... r, std::size_t... k>
+template <class T, int vectors, Put put, bool asks, std::size_t... r, std::size_t... k>
 [[gnu::always_inline]] inline void multiply_rows(const T* const* row, const Runs& runs, const T* w,
                                                  const T* from, Index from_step, T* to,
                                                  Index to_step, std::index_sequence<r...>,
                                                  std::index_sequence<k...>) {
   constexpr Index L = lanes<T>;
-  const Index step = runs.step;
+  const Index step = runs.step, next = runs.next;
   const T* const at[] = {row[r]...};
   Vector<T> sum[] = {load(from + Index(k / vectors) * from_step + Index(k % vectors) * L)...};
   const Index *start = runs.start, *const last = start + runs.count;
@@ -32,6 +33,7 @@ template <class T, int vectors, Put put, std::size_t... r, std::size_t... k>
     Index i = *start;
     const T* const end = w + runs.length * vectors * L;
     do {
+      if constexpr (asks) __builtin_prefetch(w + next);
       ((sum[k] = accumulate<T>(all(at[k / vectors][i]), load(w + k % vectors * L), sum[k])), ...);
       i += step, w += vectors * L;
     } while (w != end);
@@ -41,13 +43,13 @@ template <class T, int vectors, Put put, std::size_t... r, std::size_t... k>
 
 // to[row * to_step][...] = from[row * from_step][...] + the sum over all runs of row[i] * w[...];
 // `w` goes on by one line of vectors with each number. The order of the sum is that of the runs.
-template <class T, int vectors, Put put = Put::cached>
+template <class T, int vectors, Put put = Put::cached, Index rows = block_rows<vectors>,
+          bool asks = false>
 [[gnu::noinline]] void multiply(const T* const* row, const Runs& runs, const T* w, const T* from,
                                 Index from_step, T* to, Index to_step) {
-  constexpr std::size_t rows = block_rows<vectors>;
-  multiply_rows<T, vectors, put>(row, runs, w, from, from_step, to, to_step,
-                                 std::make_index_sequence<rows>{},
-                                 std::make_index_sequence<rows * vectors>{});
+  multiply_rows<T, vectors, put, asks>(row, runs, w, from, from_step, to, to_step,
+                                 std::make_index_sequence<std::size_t(rows)>{},
+                                 std::make_index_sequence<std::size_t(rows * vectors)>{});
 }
 
 }  // namespace segmed::SEGMED_SET

@@ -104,32 +104,26 @@ TurnLines<T> lines_of(Index m) {
   return m == 2 ? turn_lines<T, 2, turn> : turn_lines<T, 1, turn>;
 }
 
-// A block of vectors turned along width, height and depth.
+// A slice of vectors turned along width and height.
 template <class T, Turn turn>
-class TurnBlock {
+class TurnPlane {
  public:
-  explicit TurnBlock(const Index (&m)[3]) {
-    for (int a = 0; a < 3; ++a)
-      lines_[a] = lines_of<T, turn>(m[a]), from_[a] = before(turn, m[a]),
-      to_[a] = after(turn, m[a]);
-  }
-  // Numbers of scratch that a call needs.
-  static constexpr Index room = (6 * 6 + 6 * 6 * 6) * lanes<T>;
-  // From vectors at x, `step` apart along the axes, to vectors y_step apart at y.
-  void operator()(const T* x, const Index (&step)[3], T* y, Index y_step, T* scratch) const {
+  explicit TurnPlane(const Index (&m)[3])
+      : along_height_(lines_of<T, turn>(m[1])), along_width_(lines_of<T, turn>(m[2])),
+        rows_(before(turn, m[1])), columns_(after(turn, m[2])), count_(after(turn, m[1]) * columns_) {}
+  // How many vectors come out.
+  Index count() const { return count_; }
+  // From vectors at x, x_row and x_step apart, to vectors y_step apart at y.
+  void operator()(const T* x, Index x_row, Index x_step, T* y, Index y_step) const {
     constexpr Index L = lanes<T>;
-    T* const slice = scratch + 6 * 6 * L;
-    const Index plane = to_[1] * to_[2], row = to_[2] * L;
-    for (Index z = 0; z < from_[0]; ++z) {
-      lines_[2](x + z * step[0], step[2], step[1], scratch, L, row, from_[1]);
-      lines_[1](scratch, row, L, slice + z * plane * L, row, L, to_[2]);
-    }
-    lines_[0](slice, plane * L, L, y, plane * y_step, y_step, plane);
+    alignas(vector_bytes) T rows[6 * 6 * L];
+    along_width_(x, x_step, x_row, rows, L, columns_ * L, rows_);
+    along_height_(rows, columns_ * L, L, y, columns_ * y_step, y_step, columns_);
   }
 
  private:
-  TurnLines<T> lines_[3];
-  Index from_[3], to_[3];
+  TurnLines<T> along_height_, along_width_;
+  Index rows_, columns_, count_;
 };
 
 }  // namespace segmed::SEGMED_SET

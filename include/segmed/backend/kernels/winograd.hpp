@@ -4,171 +4,86 @@
 //
 // The target is walked in tiles of m voxels a side. What tiles read is turned into frequencies; a
 // frequency of all outputs is a small matrix product over the channels; what comes out is turned
-// back. Groups of neighbouring tiles share one packed box of the source, so that pending work is
-// done once for most voxels.
-#include <segmed/backend/kernels/minimal.hpp>
+// back.
+#include <segmed/backend/kernels/tiles.hpp>
 
 namespace segmed::SEGMED_SET {
 
-// A grid of cases in tiles, and those in groups.
-struct Tiles {
-  Grid grid;
-  Index m[3];                 // voxels of a tile
-  Index count[3];             // tiles of a case
-  Index group[3];             // tiles of a group
-  std::vector<Index> starts;  // tiles before each group, over all cases
-
-  Tiles(const Grid& g, const Index (&size)[3], Index tiles_of_group) : grid(g) {
-    const Index extent[3] = {g.depth, g.height, g.width};
-    for (int a = 0; a < 3; ++a) m[a] = size[a], count[a] = group[a] = pieces(extent[a], m[a]);
-    cut_tile(group, tiles_of_group);
-    starts.push_back(0);
-    for (Index i = 0; i < groups(); ++i) starts.push_back(starts.back() + at(i).tiles());
-  }
-  struct Group {
-    Index n, first[3], extent[3];  // in tiles
-    Index tiles() const { return extent[0] * extent[1] * extent[2]; }
-  };
-  Index groups_of_case() const {
-    return pieces(count[0], group[0]) * pieces(count[1], group[1]) * pieces(count[2], group[2]);
-  }
-  Index groups() const { return grid.cases * groups_of_case(); }
-  Group at(Index i) const {
-    Group g;
-    for (int a = 2; a >= 0; --a) {
-      const Index n = pieces(count[a], group[a]);
-      g.first[a] = i % n * group[a], g.extent[a] = std::min(group[a], count[a] - g.first[a]);
-      i /= n;
-    }
-    g.n = i;
-    return g;
-  }
-  // The end of the run of groups from `begin` on that has at most `most` tiles, or one group.
-  Index run(Index begin, Index most) const {
-    Index end = begin + 1;
-    while (end < groups() && starts[std::size_t(end + 1)] - starts[std::size_t(begin)] <= most)
-      ++end;
-    return end;
-  }
-  Index tiles_in(Index begin, Index end) const {
-    return starts[std::size_t(end)] - starts[std::size_t(begin)];
-  }
-  Index frequencies() const { return reach_of(m[0]) * reach_of(m[1]) * reach_of(m[2]); }
-};
-
-// [frequency][block of channels][tile][channel] of a run of groups.
-template <class T>
-struct Planes {
-  const ChannelBlocks<T>& blocks;
-  Index room, plane;  // tiles, with some to spare; numbers of a frequency
-  T* data = nullptr;
-
-  Planes(const ChannelBlocks<T>& b, Index tiles)
-      // Planes that lie a power of two apart would share few places of the cache.
-      : blocks(b), room(tiles + 8), plane(room * b.padded + 16) {}
-  T* at(Index f, Index b, Index tile) const {
-    return data + f * plane + room * blocks.first(b) + tile * blocks.width(b);
-  }
-};
-
-// Feeds to frequencies: tiles with their surroundings (input), or tiles alone (output_adjoint).
-template <class T, Turn turn>
-struct TurnFeed {
-  const Tiles& tiles;
-  const Feed<T>& feed;
-  const Grid& grid;  // of the feed
-  Index low[3];      // from a tile's corner to what it reads
-  TurnBlock<T, turn> block;
-
-  TurnFeed(const Tiles& t, const Feed<T>& f, const Grid& g, const Index (&l)[3])
-      : tiles(t), feed(f), grid(g), low{l[0], l[1], l[2]}, block(t.m) {}
-  // Block b of the channels of group i, to tiles from `at` on.
-  void operator()(Index i, Index b, const Planes<T>& to, Index at) const {
-    const Tiles::Group g = tiles.at(i);
-    const Index width = to.blocks.width(b), live = to.blocks.live(b);
-    Box box;
-    for (int a = 0; a < 3; ++a) {
-      box.low[a] = g.first[a] * tiles.m[a] + low[a];
-      box.size[a] = (g.extent[a] - 1) * tiles.m[a] + before(turn, tiles.m[a]);
-    }
-    const Index numbers = box.voxels() * width;
-    T* const scratch = thread_scratch<T, 0>(numbers + TurnBlock<T, turn>::room);
-    T* const packed = scratch + TurnBlock<T, turn>::room;
-    if (live < width) std::memset(packed, 0, std::size_t(numbers) * sizeof(T));
-    read_box(FeedRows<T>(feed, g.n, to.blocks.first(b), live), grid, box, width, packed);
-    const Index step[3] = {box.size[1] * box.size[2] * width, box.size[2] * width, width};
-    for (Index z = 0; z < g.extent[0]; ++z)
-      for (Index y = 0; y < g.extent[1]; ++y)
-        for (Index x = 0; x < g.extent[2]; ++x, ++at) {
-          const T* from = packed + z * tiles.m[0] * step[0] + y * tiles.m[1] * step[1] +
-                          x * tiles.m[2] * step[2];
-          T* const to_tile = to.at(0, b, at);
-          for (Index c = 0; c < width; c += lanes<T>)
-            block(from + c, step, to_tile + c, to.plane, scratch);
-        }
-  }
-};
-
-// Weights to [frequency][block of outputs][input, padded][output].
+// Weights to [frequency][block of outputs][input, padded][output], first along depth: slices are
+// [input][vector of outputs][tap].
 template <class T>
 struct TurnWeights {
   const Window& w;
   bool to_coarse;
   const ChannelBlocks<T>&inputs, &outputs;
-  TurnBlock<T, Turn::weights> block;
+  Index slices;  // frequencies along depth
+  TurnLines<T> along_depth;
+  TurnPlane<T, Turn::weights> turn_plane;
   const T* weight;
   Index plane;
   T* to;
 
+  Index taps() const { return w.kernel[1] * w.kernel[2]; }  // of a slice
   Index tasks() const { return inputs.padded / lanes<T> * outputs.count; }
   void operator()(Index begin, Index end) const {
     for (Index i = begin; i < end; ++i) {
       const Index c0 = i / outputs.count * lanes<T>, b = i % outputs.count;
-      turn(c0, b, to + inputs.padded * outputs.first(b) + c0 * outputs.width(b), plane);
+      const Index step = lanes<T> * outputs.width(b) * taps();
+      T* const scratch = thread_scratch<T, 3>(slices * step);
+      if (b + 1 < outputs.count) ask_for(c0, b + 1);
+      turn_depth(c0, b, scratch, step);
+      for (Index k = 0; k < slices; ++k)
+        turn_slice(scratch + k * step, lanes<T>, b,
+                   to + k * turn_plane.count() * plane + inputs.padded * outputs.first(b) +
+                       c0 * outputs.width(b),
+                   plane);
     }
   }
-  // One block of outputs alone, its frequencies `step` apart.
-  void turn_block(Index b, T* out, Index step) const {
-    for (Index c0 = 0; c0 < inputs.padded; c0 += lanes<T>) {
-      if (to_coarse && c0 + 2 * lanes<T> <= inputs.channels) ask_for(c0 + lanes<T>, b);
-      turn(c0, b, out + c0 * outputs.width(b), step);
-    }
-  }
-
- private:
-  // A vector of source channels from c0 on, a block of outputs.
-  void turn(Index c0, Index b, T* out, Index out_step) const {
+  // A vector of source channels from c0 on and a block of outputs to slices `step` apart.
+  void turn_depth(Index c0, Index b, T* out, Index step) const {
     constexpr Index L = lanes<T>;
-    const Index count = w.taps(), width = outputs.width(b);
-    const Index vector_step = L * count * L, vectors = outputs.vectors(b);
-    T* const scratch =
-        thread_scratch<T, 0>(TurnBlock<T, Turn::weights>::room + vectors * vector_step);
-    T* const taps = scratch + TurnBlock<T, Turn::weights>::room;
+    const Index count = w.taps(), slice = taps() * L, vectors = outputs.vectors(b);
+    T* const given = thread_scratch<T, 0>(L * count * L);
     const Index live_inputs = std::clamp<Index>(inputs.channels - c0, 0, L);
     for (Index v = 0; v < vectors; ++v) {
       const Index first = outputs.first(b) + v * L;
       const Index live = std::min(L, outputs.channels - first);
-      T* const at = taps + v * vector_step;
-      if (live < L || live_inputs < L) std::fill_n(at, vector_step, T(0));
+      if (live < L || live_inputs < L) std::fill_n(given, L * count * L, T(0));
       for (Index k = 0; k < count; ++k)
         if (to_coarse)
-          read(k, c0, live_inputs, first, live, at + k * L);
+          read(k, c0, live_inputs, first, live, given + k * L);
         else
-          read_turned(k, c0, live_inputs, first, live, at + k * L);
+          read_turned(k, c0, live_inputs, first, live, given + k * L);
+      for (Index c = 0; c < L; ++c)
+        along_depth(given + c * count * L, slice, L, out + (c * vectors + v) * slice, step, L,
+                    slice / L);
     }
-    for (Index c = 0; c < L; ++c)
-      for (Index v = 0; v < vectors; ++v)
-        block(taps + v * vector_step + c * count * L,
-              {w.kernel[1] * w.kernel[2] * L, w.kernel[2] * L, L}, out + c * width + v * L,
-              out_step, scratch);
   }
-  // Lines that lie apart, which the processor does not foresee.
+  // A slice of `count` source channels and a block of outputs to frequencies `step` apart.
+  void turn_slice(const T* from, Index count, Index b, T* out, Index step) const {
+    constexpr Index L = lanes<T>, line = 64 / Index(sizeof(T));
+    const Index width = outputs.width(b), frequencies = turn_plane.count();
+    for (Index c = 0; c < count; ++c, out += width) {
+      // Lines that lie apart, which the processor does not foresee.
+      for (Index i = 0; i < width; i += line)
+        for (Index f = 0; f < frequencies; ++f)
+          __builtin_prefetch(out + 2 * width + f * step + i, 1);
+      for (Index v = 0; v < width; v += L, from += taps() * L)
+        turn_plane(from, w.kernel[2] * L, L, out + v, step);
+    }
+  }
+  // Likewise, of the weights as they are given.
   void ask_for(Index c0, Index b) const {
+    if (!to_coarse || c0 + lanes<T> > inputs.channels) return;
+    const Index first = outputs.first(b), live = outputs.live(b);
     for (Index k = 0; k < w.taps(); ++k)
       for (Index c = 0; c < lanes<T>; ++c)
-        __builtin_prefetch(weight + (k * w.fine.channels + c0 + c) * w.coarse.channels +
-                           outputs.first(b));
+        for (Index o = 0; o < live; o += 64 / Index(sizeof(T)))
+          __builtin_prefetch(weight + (k * w.fine.channels + c0 + c) * w.coarse.channels + first +
+                             o);
   }
+
+ private:
   void read(Index k, Index c0, Index inputs_here, Index first, Index live, T* tap) const {
     const T* from = weight + (k * w.fine.channels + c0) * w.coarse.channels + first;
     for (Index c = 0; c < inputs_here; ++c, from += w.coarse.channels)
@@ -195,7 +110,8 @@ struct Winograd {
   const Tiles& tiles;
   const ChannelBlocks<T>&inputs, &outputs;
   const TurnFeed<T, Turn::input>& turn_feed;
-  TurnBlock<T, Turn::output> turn_back;
+  TurnPlane<T, Turn::output> turn_back;
+  TurnLines<T> along_depth;
   const T* weights;  // see TurnWeights
   Index weights_plane;
   const Sink<T>& sink;
@@ -209,81 +125,139 @@ struct Winograd {
   void read(const Run& run, Index group, Index b) const {
     turn_feed(group, b, run.values, tiles.tiles_in(run.begin, group));
   }
-  void multiply_frequency(const Run& run, Index f) const {
+  // Frequency f of the weights, which is number `at` of the planes.
+  void multiply_frequency(const Run& run, Index f, Index at) const {
     for (Index b = 0; b < outputs.count; ++b)
-      multiply_block(run, f, b, weights + f * weights_plane + inputs.padded * outputs.first(b));
+      multiply_block(run, at, at, b,
+                     weights + f * weights_plane + inputs.padded * outputs.first(b));
   }
-  // A frequency of one block of outputs, whose weights begin at w.
-  void multiply_block(const Run& run, Index f, Index b, const T* w) const {
+  // A frequency of one block of outputs, whose weights begin at w; its numbers in both planes.
+  void multiply_block(const Run& run, Index f, Index to, Index b, const T* w) const {
     Index* starts = thread_scratch<Index, 2>(inputs.count);
     for (Index i = 0; i < inputs.count; ++i) starts[i] = run.values.room * inputs.first(i);
     const Index width = inputs.width(0);
     const Runs runs{starts, inputs.count, inputs.count == 1 ? inputs.channels : width, 1};
+    const Index numbers = inputs.padded * outputs.width(b);
     if (outputs.vectors(b) == 2)
-      multiply_tiles<2>(run.values.at(f, 0, 0), width, runs, w, run.tiles, run.sums.at(f, b, 0));
+      multiply_tiles<2>(run.values.at(f, 0, 0), width, runs, w, numbers, run.tiles,
+                        run.sums.at(to, b, 0));
     else
-      multiply_tiles<1>(run.values.at(f, 0, 0), width, runs, w, run.tiles, run.sums.at(f, b, 0));
+      multiply_tiles<1>(run.values.at(f, 0, 0), width, runs, w, numbers, run.tiles,
+                        run.sums.at(to, b, 0));
   }
   void write(const Run& run, Index group, Index b) const {
-    constexpr Index L = lanes<T>;
     const Tiles::Group g = tiles.at(group);
-    T* const scratch = thread_scratch<T, 0>(TurnBlock<T, Turn::output>::room + 64 * L);
-    T* const tile = scratch + TurnBlock<T, Turn::output>::room;
-    const Index plane = run.sums.plane, second = reach_of(tiles.m[1]), third = reach_of(tiles.m[2]);
-    const Index step[3] = {second * third * plane, third * plane, plane};
-    const Index tile_step[3] = {tiles.m[1] * tiles.m[2] * L, tiles.m[2] * L, L};
+    alignas(vector_bytes) T slices[6 * 16 * lanes<T>];
+    const Index at = tiles.tiles_in(run.begin, group);
+    for (Index i = 0; i < g.tiles(); ++i)
+      for (Index v = 0; v < outputs.vectors(b); ++v) {
+        for (Index k = 0; k < tiles.slices(); ++k)
+          turn_slice(run, k * tiles.plane(), b, at + i, v, slices + k * turn_back.count() * lanes<T>);
+        write_tile(group, g, i, b, v, slices);
+      }
+  }
+  // What a slice's frequencies, the first of them number f, give to a vector of outputs of a tile.
+  void turn_slice(const Run& run, Index f, Index b, Index tile, Index v, T* to) const {
+    const Index plane = run.sums.plane;
+    turn_back(run.sums.at(f, b, tile) + v * lanes<T>, reach_of(tiles.m[2]) * plane, plane, to,
+              lanes<T>);
+  }
+  // The last turn, along depth, of tile i of a group.
+  void write_tile(Index group, const Tiles::Group& g, Index i, Index b, Index v,
+                  const T* slices) const {
+    constexpr Index L = lanes<T>;
+    alignas(vector_bytes) T tile[64 * L];
+    const Index count = turn_back.count();
+    along_depth(slices, count * L, L, tile, count * L, L, count);
     const Grid& grid = tiles.grid;
     const Index whole[3] = {grid.depth, grid.height, grid.width};
-    Index at = tiles.tiles_in(run.begin, group);
-    for (Index i = 0; i < g.tiles(); ++i, ++at) {
-      const Index place[3] = {i / g.extent[2] / g.extent[1], i / g.extent[2] % g.extent[1],
-                              i % g.extent[2]};
-      Index first[3], extent[3];
-      for (int a = 0; a < 3; ++a) {
-        first[a] = (g.first[a] + place[a]) * tiles.m[a];
-        extent[a] = std::min(tiles.m[a], whole[a] - first[a]);
-      }
-      const Index voxel =
-          g.n * grid.voxels() + (first[0] * grid.height + first[1]) * grid.width + first[2];
-      for (Index v = 0; v < outputs.vectors(b); ++v) {
-        const Index c = outputs.first(b) + v * L;
-        turn_back(run.sums.at(0, b, at) + v * L, step, tile, L, scratch);
-        put_box(sink, extent, voxel, {grid.height * grid.width, grid.width, 1}, c,
-                std::min(L, outputs.channels - c), tile, tile_step,
-                sink.bias ? sink.bias + c : nullptr,
-                moments ? moments + group * 2 * outputs.padded + c : nullptr, outputs.padded);
-      }
+    const Index place[3] = {i / g.extent[2] / g.extent[1], i / g.extent[2] % g.extent[1],
+                            i % g.extent[2]};
+    Index first[3], extent[3];
+    for (int a = 0; a < 3; ++a) {
+      first[a] = (g.first[a] + place[a]) * tiles.m[a];
+      extent[a] = std::min(tiles.m[a], whole[a] - first[a]);
     }
+    const Index voxel =
+        g.n * grid.voxels() + (first[0] * grid.height + first[1]) * grid.width + first[2];
+    const Index c = outputs.first(b) + v * L;
+    put_box(sink, extent, voxel, {grid.height * grid.width, grid.width, 1}, c,
+            std::min(L, outputs.channels - c), tile, {count * L, tiles.m[2] * L, L},
+            sink.bias ? sink.bias + c : nullptr,
+            moments ? moments + group * 2 * outputs.padded + c : nullptr, outputs.padded);
   }
 
  private:
+  // Asks for the weights that come next, as many as these, while it uses these: one cache line of
+  // each row, which may have two.
   template <int vectors>
-  static void multiply_tiles(const T* values, Index step, const Runs& runs, const T* w, Index count,
-                             T* to) {
+  static void multiply_tiles(const T* values, Index step, Runs runs, const T* w, Index weights,
+                             Index count, T* to) {
     constexpr Index rows = block_rows<vectors>, width = vectors * lanes<T>;
-    static constexpr T zero[width] = {};
+    runs.next = weights;
     for (Index q = 0; q < count; q += rows, to += rows * width) {
-      const T* row[rows];
-      for (Index r = 0; r < rows; ++r) row[r] = values + std::min(q + r, count - 1) * step;
-      multiply<T, vectors>(row, runs, w, zero, 0, to, width);
+      if (count - q > rows / 2)
+        multiply_some<vectors, rows>(values, step, runs, w, q, count, to);
+      else
+        multiply_some<vectors, rows / 2>(values, step, runs, w, q, count, to);
+      runs.next = weights + (weights + width / 2 - runs.next);
     }
+  }
+  template <int vectors, Index rows>
+  [[gnu::always_inline]] static void multiply_some(const T* values, Index step, const Runs& runs,
+                                                   const T* w, Index q, Index count, T* to) {
+    constexpr Index width = vectors * lanes<T>;
+    static constexpr T zero[width] = {};
+    const T* row[rows];
+    for (Index r = 0; r < rows; ++r) row[r] = values + std::min(q + r, count - 1) * step;
+    multiply<T, vectors, Put::cached, rows, true>(row, runs, w, zero, 0, to, width);
   }
 };
 
-// Each thread a group: its frequencies stay in caches near by.
+// Each thread a group, slice by slice of the frequencies along depth: what a slice needs stays in
+// the second-level cache.
 template <class T>
-struct GroupByGroup {
+struct SliceBySlice {
   const Winograd<T>& work;
   void operator()(Index begin, Index end) const {
-    for (Index i = begin; i < end; ++i) {
-      const Index count = work.tiles.tiles_in(i, i + 1), frequencies = work.tiles.frequencies();
-      typename Winograd<T>::Run run{i, count, {work.inputs, count}, {work.outputs, count}};
-      run.values.data = thread_scratch<T, 1>(frequencies * (run.values.plane + run.sums.plane));
-      run.sums.data = run.values.data + frequencies * run.values.plane;
-      for (Index b = 0; b < work.inputs.count; ++b) work.read(run, i, b);
-      for (Index f = 0; f < frequencies; ++f) work.multiply_frequency(run, f);
-      for (Index b = 0; b < work.outputs.count; ++b) work.write(run, i, b);
+    for (Index i = begin; i < end; ++i) run(i);
+  }
+
+ private:
+  void run(Index i) const {
+    constexpr Index L = lanes<T>;
+    const Tiles& tiles = work.tiles;
+    const Tiles::Group g = tiles.at(i);
+    const Index count = g.tiles(), depth = tiles.slices();
+    const Index part = work.turn_back.count() * L;
+    const Boxes<T, Turn::input> boxes{work.turn_feed, work.inputs};
+    typename Winograd<T>::Run run{i, count, {work.inputs, count}, {work.outputs, count}};
+    // What comes of a frequency takes the place of the one before: half the room.
+    run.values.plane = run.sums.plane = std::max(run.values.plane, run.sums.plane);
+    Index numbers = (tiles.plane() + 1) * run.values.plane;
+    const Index parts = numbers;
+    numbers += work.outputs.padded / L * count * depth * part;
+    const Index box = numbers;
+    numbers += boxes.numbers(i);
+    T* const data = thread_scratch<T, 1>(numbers);
+    run.sums.data = data, run.values.data = data + run.values.plane;
+
+    for (Index c = 0; c < boxes.chunks(); ++c) boxes.read(i, c, data + box);
+    for (Index k = 0; k < depth; ++k) {
+      boxes.turn_slice(i, data + box, k, run.values, 0);
+      for (Index f = 0; f < tiles.plane(); ++f)
+        work.multiply_frequency(run, k * tiles.plane() + f, f);
+      T* to = data + parts + k * part;
+      for (Index b = 0; b < work.outputs.count; ++b)
+        for (Index t = 0; t < count; ++t)
+          for (Index v = 0; v < work.outputs.vectors(b); ++v, to += depth * part)
+            work.turn_slice(run, 0, b, t, v, to);
     }
+    const T* from = data + parts;
+    for (Index b = 0; b < work.outputs.count; ++b)
+      for (Index t = 0; t < count; ++t)
+        for (Index v = 0; v < work.outputs.vectors(b); ++v, from += depth * part)
+          work.write_tile(i, g, t, b, v, from);
   }
 };
 
@@ -302,7 +276,7 @@ struct MultiplyRun {
   const Winograd<T>& work;
   const typename Winograd<T>::Run& run;
   void operator()(Index begin, Index end) const {
-    for (Index f = begin; f < end; ++f) work.multiply_frequency(run, f);
+    for (Index f = begin; f < end; ++f) work.multiply_frequency(run, f, f);
   }
 };
 template <class T>
@@ -316,20 +290,52 @@ struct WriteRun {
 };
 
 // The same run where it is the only one: weights that serve once go from their transform straight
-// into the product, block by block of outputs, and never to memory.
+// into the product, block by block of outputs and slice by slice, and never to memory.
 template <class T>
 struct BlockByBlock {
   const Winograd<T>& work;
   const typename Winograd<T>::Run& run;
   const TurnWeights<T>& turn_weights;
   void operator()(Index begin, Index end) const {
-    const Index frequencies = work.tiles.frequencies();
-    for (Index b = begin; b < end; ++b) {
-      const Index plane = work.inputs.padded * work.outputs.width(b) + 16;
-      T* const w = thread_scratch<T, 1>(frequencies * plane);
-      turn_weights.turn_block(b, w, plane);
-      for (Index f = 0; f < frequencies; ++f) work.multiply_block(run, f, b, w + f * plane);
-      for (Index i = 0; i < work.tiles.groups(); ++i) work.write(run, i, b);
+    for (Index b = begin; b < end; ++b) write(b);
+  }
+
+ private:
+  void write(Index b) const {
+    constexpr Index L = lanes<T>;
+    const Tiles& tiles = work.tiles;
+    const Index inside = work.inputs.padded, width = work.outputs.width(b), depth = tiles.slices();
+    const Index weights = inside * width * turn_weights.taps(), part = work.turn_back.count() * L;
+    const Index plane = inside * width + 16;
+    typename Winograd<T>::Run own = run;
+    Index numbers = depth * weights;
+    const Index turned = numbers;
+    numbers += tiles.plane() * plane;
+    const Index sums = numbers;
+    numbers += tiles.plane() * own.sums.plane;
+    const Index parts = numbers;
+    numbers += run.tiles * width * depth * work.turn_back.count();
+    T* const data = thread_scratch<T, 1>(numbers);
+    own.sums.data = data + sums;
+    for (Index c = 0; c < inside; c += L) {
+      if (c + L < inside) turn_weights.ask_for(c + L, b);
+      turn_weights.turn_depth(c, b, data + c * width * turn_weights.taps(), weights);
+    }
+    for (Index k = 0; k < depth; ++k) {
+      turn_weights.turn_slice(data + k * weights, inside, b, data + turned, plane);
+      for (Index f = 0; f < tiles.plane(); ++f)
+        work.multiply_block(own, k * tiles.plane() + f, f, b, data + turned + f * plane);
+      T* to = data + parts + k * part;
+      for (Index t = 0; t < run.tiles; ++t)
+        for (Index v = 0; v < work.outputs.vectors(b); ++v, to += depth * part)
+          work.turn_slice(own, 0, b, t, v, to);
+    }
+    const T* from = data + parts;
+    for (Index i = 0; i < tiles.groups(); ++i) {
+      const Tiles::Group g = tiles.at(i);
+      for (Index t = 0; t < g.tiles(); ++t)
+        for (Index v = 0; v < work.outputs.vectors(b); ++v, from += depth * part)
+          work.write_tile(i, g, t, b, v, from);
     }
   }
 };
@@ -341,24 +347,25 @@ void convolve_tiles(const Window& w, bool to_coarse, const Feed<T>& feed, const 
   const ChannelBlocks<T> inputs(source.channels, true), outputs(target.channels);
   const Index frequencies = reach_of(m[0]) * reach_of(m[1]) * reach_of(m[2]);
   const Index bytes = frequencies * (inputs.padded + outputs.padded) * Index(sizeof(T));
-  const Tiles tiles(target, m, std::clamp<Index>((Index(2) << 20) / bytes, 6, 96));
+  // A slice's frequencies and what comes of them stay in the second-level cache; of tiles there are
+  // enough that the weights' way to the product is short beside it.
+  const Index slice_bytes = bytes / reach_of(m[0]);
+  const Tiles tiles(target, m, std::clamp<Index>((Index(448) << 10) / slice_bytes, 12, 96),
+                    double(frequencies * outputs.padded) / 24);
   Index low[3];
   for (int a = 0; a < 3; ++a) low[a] = to_coarse ? -w.padding[a] : w.padding[a] - (w.kernel[a] - 1);
   const TurnFeed<T, Turn::input> turn_feed(tiles, feed, source, low);
 
   const Index weights_plane = inputs.padded * outputs.padded + 16;
   const Index weights_bytes = frequencies * weights_plane * Index(sizeof(T));
-  const bool by_groups = tiles.groups() >= 16 && weights_bytes <= Index(8) << 20;
   const Index most = std::max<Index>(24, (Index(16) << 20) / bytes);
-  // Every block of outputs reads all values again: only while these and its weights stay in caches.
   // The threads change who does what, not what is done.
-  const bool by_blocks =
-      !by_groups && tiles.run(0, most) == tiles.groups() && outputs.count >= threads() &&
-      frequencies * inputs.padded * (tiles.starts.back() + outputs.width(0)) * Index(sizeof(T)) <=
-          Index(6) << 20;
+  const bool by_blocks = tiles.starts.back() <= std::min<Index>(most, 48) && outputs.count >= threads();
+  const bool by_groups =
+      !by_blocks && tiles.groups() >= 2 * threads() && weights_bytes <= Index(16) << 20;
   const Scratch<T> turned(by_blocks ? 0 : frequencies * weights_plane);
   const TurnWeights<T> turn_weights{
-      w,      to_coarse,     inputs,       outputs, TurnBlock<T, Turn::weights>(m),
+      w,      to_coarse,     inputs,       outputs, reach_of(m[0]), lines_of<T, Turn::weights>(m[0]), TurnPlane<T, Turn::weights>(m),
       weight, weights_plane, turned.data()};
   if (!by_blocks) parallel_for(turn_weights.tasks(), 1, turn_weights);
 
@@ -368,10 +375,10 @@ void convolve_tiles(const Window& w, bool to_coarse, const Feed<T>& feed, const 
     std::fill_n(parts.grow(all), all, 0.0);
   }
   const Winograd<T> work{
-      tiles,         inputs,        outputs, turn_feed,   TurnBlock<T, Turn::output>(m),
+      tiles,         inputs,        outputs, turn_feed,   TurnPlane<T, Turn::output>(m), lines_of<T, Turn::output>(m[0]),
       turned.data(), weights_plane, sink,    parts.data()};
   if (by_groups) {
-    parallel_for(tiles.groups(), 1, GroupByGroup<T>{work});
+    parallel_for(tiles.groups(), 1, SliceBySlice<T>{work});
   } else {
     Scratch<T> room;
     for (Index begin = 0, end; begin < tiles.groups(); begin = end) {

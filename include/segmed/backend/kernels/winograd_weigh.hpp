@@ -11,67 +11,73 @@ namespace segmed::SEGMED_SET {
 
 template <class T>
 struct WeighFrequencies {
+  // Fine channels whose frequencies stay in the nearest cache.
+  static constexpr Index slice = block_rows<2>;
+
   const Tiles& tiles;
-  const Planes<T>&values, &grads;
-  Index count;                                    // of tiles
-  Index inside, slice;                            // fine channels, and those of a task
-  TurnBlock<T, Turn::weights_adjoint> turn_back;  // but for depth
+  Index inside, padded;                           // fine channels, padded outputs
+  TurnPlane<T, Turn::weights_adjoint> turn_back;  // but for depth
   T* sums;  // (frequency of depth, taps of height and width, fine channel, padded outputs)
 
-  Index slices() const { return pieces(inside, slice); }
-  Index tasks() const { return reach_of(tiles.m[0]) * slices() * grads.blocks.count; }
-  void operator()(Index begin, Index end) const {
-    for (Index i = begin; i < end; ++i) {
-      const Index b = i % grads.blocks.count, s = i / grads.blocks.count % slices();
-      run(i / grads.blocks.count / slices(), s * slice, std::min(slice, inside - s * slice), b);
-    }
-  }
-
- private:
-  void run(Index depth, Index c0, Index channels, Index b) const {
+  // Frequency `depth` along depth, of which those along the others begin with number f of the planes;
+  // `count` tiles, fine channels from c0 on, block b of the coarse ones; before the `first` run there
+  // are no sums.
+  void operator()(Index depth, const Planes<T>& values, const Planes<T>& grads, Index f,
+                  Index count, Index c0, Index b, bool first) const {
     constexpr Index L = lanes<T>;
-    const Index plane = reach_of(tiles.m[1]) * reach_of(tiles.m[2]);
-    const Index width = grads.blocks.width(b), room = (channels + 8) * width;
-    T* const scratch =
-        thread_scratch<T, 0>(TurnBlock<T, Turn::weights_adjoint>::room + 9 * L + plane * room);
-    T* const taps = scratch + TurnBlock<T, Turn::weights_adjoint>::room;
-    T* const turned = taps + 9 * L;
-    for (Index f = 0; f < plane; ++f) {
+    const Index plane = tiles.plane(), channels = std::min(slice, inside - c0);
+    const Index width = grads.blocks.width(b), room = (slice + 8) * width + 16;
+    T* const turned = thread_scratch<T, 0>(plane * room);
+    const Index count_taps = turn_back.count();
+    T* const to = sums + (depth * count_taps * inside + c0) * padded + grads.blocks.first(b);
+    ask_for(to, channels, width);
+    for (Index i = 0; i < plane; ++i)
       if (grads.blocks.vectors(b) == 2)
-        sum<2>(depth * plane + f, c0, channels, b, turned + f * room);
+        sum<2>(values, grads, f + i, count, c0, channels, b, turned + i * room);
       else
-        sum<1>(depth * plane + f, c0, channels, b, turned + f * room);
-    }
-    const Index count_taps = taps_of(tiles.m[1]) * taps_of(tiles.m[2]);
-    const Index padded = grads.blocks.padded;
+        sum<1>(values, grads, f + i, count, c0, channels, b, turned + i * room);
+    alignas(vector_bytes) T taps[9 * L];
     for (Index c = 0; c < channels; ++c)
       for (Index v = 0; v < grads.blocks.vectors(b); ++v) {
-        turn_back(turned + c * width + v * L, {0, reach_of(tiles.m[2]) * room, room}, taps, L,
-                  scratch);
+        turn_back(turned + c * width + v * L, reach_of(tiles.m[2]) * room, room, taps, L);
         for (Index k = 0; k < count_taps; ++k) {
-          T* to = sums + ((depth * count_taps + k) * inside + c0 + c) * padded +
-                  grads.blocks.first(b) + v * L;
-          store(to, load(to) + load(taps + k * L));
+          T* const sum = to + (k * inside + c) * padded + v * L;
+          store(sum, first ? load(taps + k * L) : load(sum) + load(taps + k * L));
         }
       }
   }
+
+ private:
+  // Lines that lie apart, which the processor does not foresee.
+  void ask_for(const T* to, Index channels, Index width) const {
+    for (Index k = 0; k < turn_back.count(); ++k)
+      for (Index c = 0; c < channels; ++c)
+        for (Index i = 0; i < width; i += 64 / Index(sizeof(T)))
+          __builtin_prefetch(to + (k * inside + c) * padded + i, 1);
+  }
+  // Asks for the next frequency of the gradient, as products of values do for weights.
   template <int vectors>
-  void sum(Index f, Index c0, Index channels, Index b, T* to) const {
+  static void sum(const Planes<T>& values, const Planes<T>& grads, Index f, Index count, Index c0,
+                  Index channels, Index b, T* to) {
     constexpr Index rows = block_rows<vectors>, width = vectors * lanes<T>;
     static constexpr T zero[width] = {};
     const Index start = 0, step = values.blocks.width(0);
-    const Runs runs{&start, 1, count, step};
+    Runs runs{&start, 1, count, step, grads.plane};
     for (Index c = 0; c < channels; c += rows, to += rows * width) {
       const T* row[rows];
       for (Index r = 0; r < rows; ++r) {
         const Index at = c0 + std::min(c + r, channels - 1);
         row[r] = values.at(f, at / step, 0) + at % step;
       }
-      multiply<T, vectors>(row, runs, grads.at(f, b, 0), zero, 0, to, vectors * lanes<T>);
+      multiply<T, vectors, Put::cached, rows, true>(row, runs, grads.at(f, b, 0), zero, 0, to,
+                                                    width);
+      runs.next = grads.plane + (grads.plane + width / 2 - runs.next);
     }
   }
 };
 
+// Both sides of a run of groups, all of its frequencies, and their products: where frequencies along
+// depth are too few to have one thread each.
 template <class T>
 struct TurnBoth {
   const TurnFeed<T, Turn::input>& fine;
@@ -88,6 +94,78 @@ struct TurnBoth {
       else
         coarse(group, b - values.blocks.count, grads, at);
     }
+  }
+};
+template <class T>
+struct WeighRun {
+  const WeighFrequencies<T>& weigh;
+  const Planes<T>&values, &grads;
+  Index count;  // of tiles
+  bool first;
+  Index slices() const { return pieces(weigh.inside, weigh.slice); }
+  Index tasks() const { return weigh.tiles.slices() * slices() * grads.blocks.count; }
+  void operator()(Index begin, Index end) const {
+    for (Index i = begin; i < end; ++i) {
+      const Index b = i / slices() % grads.blocks.count, depth = i / slices() / grads.blocks.count;
+      weigh(depth, values, grads, depth * weigh.tiles.plane(), count, i % slices() * weigh.slice, b,
+            first);
+    }
+  }
+};
+
+// The boxes of a batch of runs, both sides.
+template <class T>
+struct WeighBatch {
+  const Boxes<T, Turn::input>& fine;
+  const Boxes<T, Turn::output_adjoint>& coarse;
+  const WeighFrequencies<T>& weigh;
+  Index begin, end, most;  // groups; tiles of a run
+  std::vector<T*> boxes;   // of each group, one side behind the other
+};
+template <class T>
+struct ReadBatch {
+  const WeighBatch<T>& batch;
+  Index chunks() const { return batch.fine.chunks() + batch.coarse.chunks(); }
+  Index tasks() const { return (batch.end - batch.begin) * chunks(); }
+  void operator()(Index begin, Index end) const {
+    for (Index i = begin; i < end; ++i) {
+      const Index group = batch.begin + i / chunks(), c = i % chunks();
+      T* const box = batch.boxes[std::size_t(group - batch.begin)];
+      if (c < batch.fine.chunks())
+        batch.fine.read(group, c, box);
+      else
+        batch.coarse.read(group, c - batch.fine.chunks(), box + batch.fine.numbers(group));
+    }
+  }
+};
+// Each thread a frequency along depth, run by run: what it needs of a run stays in caches near by.
+template <class T>
+struct WeighSlices {
+  const WeighBatch<T>& batch;
+  void operator()(Index begin, Index end) const {
+    for (Index depth = begin; depth < end; ++depth)
+      for (Index first = batch.begin, last; first < batch.end; first = last) {
+        last = batch.weigh.tiles.run(first, batch.most);
+        run(depth, first, last);
+      }
+  }
+
+ private:
+  void run(Index depth, Index first, Index last) const {
+    const Tiles& tiles = batch.weigh.tiles;
+    const Index count = tiles.tiles_in(first, last);
+    Planes<T> values(batch.fine.blocks, count), grads(batch.coarse.blocks, count);
+    values.data = thread_scratch<T, 1>(tiles.plane() * (values.plane + grads.plane));
+    grads.data = values.data + tiles.plane() * values.plane;
+    for (Index i = first; i < last; ++i) {
+      T* const box = batch.boxes[std::size_t(i - batch.begin)];
+      const Index at = tiles.tiles_in(first, i);
+      batch.fine.turn_slice(i, box, depth, values, at);
+      batch.coarse.turn_slice(i, box + batch.fine.numbers(i), depth, grads, at);
+    }
+    for (Index b = 0; b < grads.blocks.count; ++b)
+      for (Index c = 0; c < batch.weigh.inside; c += batch.weigh.slice)
+        batch.weigh(depth, values, grads, 0, count, c, b, first == 0);
   }
 };
 
@@ -116,36 +194,48 @@ template <class T>
 void weigh_tiles(const Window& w, const Feed<T>& fine, const Feed<T>& coarse, T* weight_grad,
                  const Index (&m)[3]) {
   const ChannelBlocks<T> inputs(w.fine.channels, true), outputs(w.coarse.channels);
-  const Tiles tiles(w.coarse, m, 32);
+  const Tiles tiles(w.coarse, m, 24, 0);
   const Index frequencies = tiles.frequencies();
-  const Index bytes = frequencies * (inputs.padded + outputs.padded) * Index(sizeof(T));
   const Index low[3] = {-w.padding[0], -w.padding[1], -w.padding[2]};
   const TurnFeed<T, Turn::input> turn_fine(tiles, fine, w.fine, low);
   const TurnFeed<T, Turn::output_adjoint> turn_coarse(tiles, coarse, w.coarse, {0, 0, 0});
 
-  const Index kernel[3] = {1, m[1], m[2]};
   const Index plane_taps = taps_of(m[1]) * taps_of(m[2]);
   const Index numbers = reach_of(m[0]) * plane_taps * w.fine.channels * outputs.padded;
   Scratch<T> sums(numbers), room;
-  std::fill_n(sums.data(), numbers, T(0));
-  const Index most = std::max<Index>(32, (Index(6) << 20) / bytes);
+  const WeighFrequencies<T> weighing{tiles, w.fine.channels, outputs.padded,
+                                     TurnPlane<T, Turn::weights_adjoint>(m), sums.data()};
+  // Runs are long, so that turning back is little, and their slices stay in caches. The threads
+  // change who does what, not what is done.
+  const Index bytes = tiles.plane() * (inputs.padded + outputs.padded) * Index(sizeof(T));
+  const Index most = std::clamp<Index>((Index(896) << 10) / bytes, 48, 96);
+  const bool by_slices = tiles.slices() >= threads();
+  const Boxes<T, Turn::input> fine_boxes{turn_fine, inputs};
+  const Boxes<T, Turn::output_adjoint> coarse_boxes{turn_coarse, outputs};
   for (Index begin = 0, end; begin < tiles.groups(); begin = end) {
     end = tiles.run(begin, most);
     const Index count = tiles.tiles_in(begin, end);
+    if (by_slices) {
+      WeighBatch<T> batch{fine_boxes, coarse_boxes, weighing, begin, end, most, {}};
+      Index all = 0;
+      for (Index i = begin; i < end; ++i) all += fine_boxes.numbers(i) + coarse_boxes.numbers(i);
+      T* box = room.grow(all);
+      for (Index i = begin; i < end; ++i) {
+        batch.boxes.push_back(box);
+        box += fine_boxes.numbers(i) + coarse_boxes.numbers(i);
+      }
+      const ReadBatch<T> reading{batch};
+      parallel_for(reading.tasks(), 1, reading);
+      parallel_for(tiles.slices(), 1, WeighSlices<T>{batch});
+      continue;
+    }
     Planes<T> values(inputs, count), grads(outputs, count);
     values.data = room.grow(frequencies * (values.plane + grads.plane));
     grads.data = values.data + frequencies * values.plane;
     parallel_for((end - begin) * (inputs.count + outputs.count), 1,
                  TurnBoth<T>{turn_fine, turn_coarse, values, grads, begin});
-    const WeighFrequencies<T> weighing{tiles,
-                                       values,
-                                       grads,
-                                       count,
-                                       w.fine.channels,
-                                       std::min<Index>(w.fine.channels, 48),
-                                       TurnBlock<T, Turn::weights_adjoint>(kernel),
-                                       sums.data()};
-    parallel_for(weighing.tasks(), 1, weighing);
+    const WeighRun<T> products{weighing, values, grads, count, begin == 0};
+    parallel_for(products.tasks(), 1, products);
   }
   parallel_for(
       plane_taps * w.fine.channels, 16,
