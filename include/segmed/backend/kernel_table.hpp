@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <algorithm>
 #include <atomic>
 #include <cstdlib>
 #include <string>
@@ -30,6 +31,8 @@ struct Kernels {
 /// All kernels of one instruction set.
 struct KernelTable {
   const char* name;
+  Index vector_bytes;
+  const KernelTable* narrower;  // a set of vectors half as long, where the program holds it
   Kernels<float> of_float;
   Kernels<double> of_double;
 
@@ -39,6 +42,13 @@ struct KernelTable {
       return of_float;
     else
       return of_double;
+  }
+  /// Those that convolve: few channels would leave half of every vector empty.
+  template <class T>
+  const Kernels<T>& of(const Window& w) const {
+    const Index channels = std::max(w.fine.channels, w.coarse.channels);
+    const bool few = w.taps() > 1 && 2 * channels * Index(sizeof(T)) <= vector_bytes;
+    return (few && narrower ? narrower : this)->of<T>();
   }
 };
 
