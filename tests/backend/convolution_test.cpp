@@ -266,6 +266,7 @@ TEST_SUITE("backend/convolution") {
              window({1, 5, 2, 13, 40}, 17, 3, 1, 1),   // channels beside whole vectors
              window({1, 12, 10, 11, 24}, 8, 3, 1, 0),  // no border
              window({1, 9, 8, 8, 16}, 16, 3, 1, 2),    // a border of two
+             window({1, 8, 9, 10, 8}, 8, 3, 1, 1),     // half of a long vector
              window({1, 4, 6, 4, 64}, 32, 3, 1, 1),    // few tiles, many channels
              window({2, 1, 33, 38, 16}, 16, 3, 1, 1),  // two axes
          }) {

@@ -25,9 +25,31 @@ TEST_SUITE("backend/kernel_table") {
     CHECK(text.find("; choose one of ") != std::string::npos);
     CHECK(text.find(InstructionSets<float>::choose("").set) != std::string::npos);
   }
+  TEST_CASE("few channels are convolved by the set whose vectors they fill") {
+    for (const char* name : InstructionSets<float>::names) {
+      const Kernels<float>* all = InstructionSets<float>::find(name);
+      if (!all) continue;
+      const auto chosen = [&](Index inputs, Index outputs, Index kernel) {
+        Window w;
+        w.fine.channels = inputs, w.coarse.channels = outputs, w.kernel[2] = kernel;
+        return &all->of(w);
+      };
+      const Index half = all->vector_bytes / 8;
+      const Kernels<float>* few = all->narrower ? all->narrower : all;
+      CHECK(chosen(half, half, 3) == few);
+      CHECK(chosen(1, half, 3) == few);
+      CHECK(chosen(half, half, 1) == all);
+      CHECK(chosen(half + 1, half, 3) == all);
+      CHECK(chosen(half, half + 1, 3) == all);
+    }
+  }
   TEST_CASE("all sets of this program compute the same within rounding") {
+    Index inputs = 19, outputs = 21;
+    SUBCASE("") {}
+    SUBCASE("few channels") { inputs = 3, outputs = 8; }
+    SUBCASE("half a vector more") { inputs = 24, outputs = 24; }
     Window w;
-    w.fine = {1, 6, 7, 8, 19}, w.coarse = {1, 6, 7, 8, 21};
+    w.fine = {1, 6, 7, 8, inputs}, w.coarse = {1, 6, 7, 8, outputs};
     for (int a = 0; a < 3; ++a) w.kernel[a] = 3, w.padding[a] = 1;
     std::vector<float> x(std::size_t(w.fine.size())), weight(std::size_t(w.weights()));
     for (std::size_t i = 0; i < x.size(); ++i) x[i] = float(i * 7919 % 1009) / 1009.f - 0.5f;

@@ -10,8 +10,9 @@ namespace {
 using namespace check;
 
 const std::vector<Grid>& grids() {
-  static const std::vector<Grid> all = {
-      {2, 5, 6, 7, 3}, {1, 9, 11, 13, 16}, {3, 1, 30, 20, 21}, {1, 2, 3, 4, 130}, {1, 8, 8, 8, 1}};
+  static const std::vector<Grid> all = {{2, 5, 6, 7, 3},   {1, 9, 11, 13, 16}, {3, 1, 30, 20, 21},
+                                        {1, 2, 3, 4, 130}, {1, 8, 8, 8, 1},    {2, 7, 5, 3, 8},
+                                        {1, 4, 5, 6, 24},  {1, 3, 9, 5, 12}};
   return all;
 }
 

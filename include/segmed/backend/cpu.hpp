@@ -52,19 +52,19 @@ struct Cpu {
   template <class T>
   requires std::floating_point<T>
   static void gather(const Window& w, const Feed<T>& in, const T* weight, const Sink<T>& out) {
-    kernels<T>().gather(w, in, weight, out);
+    kernels<T>().of(w).gather(w, in, weight, out);
   }
   /// fine = transposed weight * coarse.
   template <class T>
   requires std::floating_point<T>
   static void scatter(const Window& w, const Feed<T>& in, const T* weight, const Sink<T>& out) {
-    kernels<T>().scatter(w, in, weight, out);
+    kernels<T>().of(w).scatter(w, in, weight, out);
   }
   /// weight_grad += fine (x) coarse.
   template <class T>
   requires std::floating_point<T>
   static void weigh(const Window& w, const Feed<T>& fine, const Feed<T>& coarse, T* weight_grad) {
-    kernels<T>().weigh(w, fine, coarse, weight_grad);
+    kernels<T>().of(w).weigh(w, fine, coarse, weight_grad);
   }
 
   /// y = a, or a + b; its moments, if wanted, are set to (cases, channels, sum and sum of squares).

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <algorithm>
 #include <atomic>
 #include <string>
 #include <string_view>
@@ -13,6 +14,8 @@ namespace segmed {
 template <class T>
 struct Kernels {
   const char* set;
+  Index vector_bytes;
+  const Kernels* narrower;  // a set of vectors half as long, where the program holds it
   void (*gather)(const Window&, const Feed<T>&, const T* weight, const Sink<T>&);
   void (*scatter)(const Window&, const Feed<T>&, const T* weight, const Sink<T>&);
   void (*weigh)(const Window&, const Feed<T>& fine, const Feed<T>& coarse, T* weight_grad);
@@ -25,6 +28,13 @@ struct Kernels {
   // Between rows of channels and columns of voxels, `step` numbers apart.
   void (*to_columns)(const T* rows, Index voxels, Index channels, T* columns, Index step);
   void (*to_rows)(const T* columns, Index step, Index voxels, Index channels, T* rows);
+
+  /// Those that convolve: few channels would leave half of every vector empty.
+  const Kernels& of(const Window& w) const {
+    const Index channels = std::max(w.fine.channels, w.coarse.channels);
+    const bool few = w.taps() > 1 && 2 * channels * Index(sizeof(T)) <= vector_bytes;
+    return few && narrower ? *narrower : *this;
+  }
 };
 
 /// What this program holds for a storage type: each set's kernels, where some unit compiled them

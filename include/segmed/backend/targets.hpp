@@ -22,6 +22,8 @@ namespace segmed::SEGMED_SET {
 inline constexpr const char* set_name = "portable";
 inline constexpr int vector_bytes = 16;
 inline constexpr bool has_fma = false;
+template <class T>
+inline constexpr const Kernels<T>* narrower = nullptr;
 }  // namespace segmed::SEGMED_SET
 
 // Namespaces differ where flags do, so that units of different flags may be linked together.
@@ -44,6 +46,8 @@ namespace segmed::avx512_flags {
 inline constexpr const char* set_name = "avx512";
 inline constexpr int vector_bytes = 64;
 inline constexpr bool has_fma = true;
+template <class T>
+inline constexpr const Kernels<T>* narrower = nullptr;
 }  // namespace segmed::avx512_flags
 #define SEGMED_SET avx512_flags
 #include <segmed/backend/kernels/table.hpp>
@@ -62,6 +66,8 @@ namespace segmed::avx2_flags {
 inline constexpr const char* set_name = "avx2";
 inline constexpr int vector_bytes = 32;
 inline constexpr bool has_fma = true;
+template <class T>
+inline constexpr const Kernels<T>* narrower = nullptr;
 }  // namespace segmed::avx2_flags
 #define SEGMED_SET avx2_flags
 #include <segmed/backend/kernels/table.hpp>
@@ -84,6 +90,8 @@ inline constexpr bool has_fma = true;
 #else
 inline constexpr bool has_fma = false;
 #endif
+template <class T>
+inline constexpr const Kernels<T>* narrower = nullptr;
 }  // namespace segmed::portable
 #define SEGMED_SET portable
 #include <segmed/backend/kernels/table.hpp>
@@ -95,12 +103,9 @@ namespace segmed::avx2 {
 inline constexpr const char* set_name = "avx2";
 inline constexpr int vector_bytes = 32;
 inline constexpr bool has_fma = true;
+template <class T>
+inline constexpr const Kernels<T>* narrower = nullptr;
 }  // namespace segmed::avx2
-namespace segmed::avx512 {
-inline constexpr const char* set_name = "avx512";
-inline constexpr int vector_bytes = 64;
-inline constexpr bool has_fma = true;
-}  // namespace segmed::avx512
 
 #define SEGMED_SET avx2
 #if defined(__clang__)
@@ -117,6 +122,13 @@ inline constexpr bool has_fma = true;
 #endif
 #undef SEGMED_SET
 
+namespace segmed::avx512 {
+inline constexpr const char* set_name = "avx512";
+inline constexpr int vector_bytes = 64;
+inline constexpr bool has_fma = true;
+template <class T>
+inline constexpr const Kernels<T>* narrower = &avx2::entries<T>;
+}  // namespace segmed::avx512
 #define SEGMED_SET avx512
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx512f,avx512dq,avx512vl,avx2,fma"))), \

@@ -167,14 +167,6 @@ struct PackedWeights {
   }
 };
 
-// The first `live` numbers of a vector, and zeros.
-template <class T>
-[[gnu::always_inline]] inline Vector<T> load_part(const T* from, Index live) {
-  T part[lanes<T>] = {};
-  for (Index i = 0; i < live; ++i) part[i] = from[i];
-  return load(part);
-}
-
 // A box of voxels and where they go: `live` numbers of a vector of channels, put there or added to
 // what is there, and summed.
 template <class T>
@@ -190,43 +182,29 @@ struct BoxSink {
 
   void operator()(double* moments, Index channels) const {
     if (live == lanes<T>)
-      walk<true>(moments, channels);
+      walk(moments, channels, Whole<T>());
     else
-      walk<false>(moments, channels);
+      walk(moments, channels, Part<T>(live));
   }
 
  private:
-  template <bool whole>
-  void walk(double* moments, Index channels) const {
-    const Vector<T> more = bias ? take<whole>(bias) : Vector<T>{};
-    MomentsOfRun<T> sum{take<whole>(sums) + more};
-    if (add) sum.first = take<whole>(out) + sum.first;
+  template <class Access>
+  void walk(double* moments, Index channels, const Access& at) const {
+    const Vector<T> more = bias ? at.read(bias) : Vector<T>{};
+    MomentsOfRun<T> sum{at.read(sums) + more};
+    if (add) sum.first = at.read(out) + sum.first;
     for (Index z = 0; z < extent[0]; ++z)
       for (Index y = 0; y < extent[1]; ++y) {
         T* to = out + z * out_step[0] + y * out_step[1];
         const T* from = sums + z * sums_step[0] + y * sums_step[1];
         for (Index x = 0; x < extent[2]; ++x, to += out_step[2], from += sums_step[2]) {
-          Vector<T> value = take<whole>(from) + more;
-          if (add) value = take<whole>(to) + value;
-          put<whole>(to, value);
+          Vector<T> value = at.read(from) + more;
+          if (add) value = at.read(to) + value;
+          at.write(to, value);
           if (moments) sum.add(value);
         }
       }
     if (moments) sum.put(moments, moments + channels, extent[0] * extent[1] * extent[2]);
-  }
-  template <bool whole>
-  [[gnu::always_inline]] Vector<T> take(const T* from) const {
-    if constexpr (whole)
-      return load(from);
-    else
-      return load_part(from, live);
-  }
-  template <bool whole>
-  [[gnu::always_inline]] void put(T* to, const Vector<T>& value) const {
-    if constexpr (whole) return store(to, value);
-    T part[lanes<T>];
-    store(part, value);
-    for (Index i = 0; i < live; ++i) to[i] = part[i];
   }
 };
 
@@ -506,7 +484,7 @@ struct Convolution {
           multiply<T, vectors>(row, reads.runs, w, before, before_step,
                                direct ? out + i * step : aside, direct ? step : width);
           for (Index r = 0; !direct && r < count; ++r)
-            std::memcpy(out + (i + r) * step, aside + r * width, std::size_t(live) * sizeof(T));
+            copy(aside + r * width, live, out + (i + r) * step);
         }
         if (!moments) continue;
         double* const total = moments_of(task, b);
@@ -526,7 +504,7 @@ struct Convolution {
       if (live == width || (spills && (voxels - v) * step >= width))
         for (Index o = 0; o < width; o += lanes<T>) store_as<put>(out + o, load(line + o));
       else
-        std::copy(line, line + live, out);
+        copy(line, live, out);
   }
   // Row by row, so that all channels of a voxel are written while it is in the cache.
   void write(const Task& task, const Phase& phase, const T* sums, Index block_step) const {

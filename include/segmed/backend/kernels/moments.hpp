@@ -53,11 +53,22 @@ void sum_moments(const T* x, Index step, Index voxels, double* sums, double* squ
   }
 }
 
-// Adds x and x^2 of `count` channels to sums and squares, run by run.
+// Of one vector, a run.
+template <class T, class Access>
+[[gnu::always_inline]] inline void add_run(const T* x, Index step, double* sums, double* squares,
+                                           const Access& at) {
+  MomentsOfRun<T> one{at.read(x)};
+  for (Index i = 1; i < run_length; ++i) one.add(at.read(x + i * step));
+  one.put(sums, squares);
+}
+
+// Adds x and x^2 of `count` channels to sums and squares, which have room for whole vectors, run by
+// run.
 template <class T>
 void add_moments(const T* x, Index step, Index voxels, Index count, double* sums, double* squares) {
   constexpr Index wide = 4 * lanes<T>;  // four sums do not wait for each other
   const Index whole = voxels / run_length * run_length, in_vectors = count / lanes<T> * lanes<T>;
+  const Part<T> rest(count - in_vectors);
   for (Index v = 0; v < whole; v += run_length) {
     const T* const begin = x + v * step;
     Index c = 0;
@@ -74,14 +85,12 @@ void add_moments(const T* x, Index step, Index voxels, Index count, double* sums
       d.put(sums + c + 2 * lanes<T>, squares + c + 2 * lanes<T>);
       e.put(sums + c + 3 * lanes<T>, squares + c + 3 * lanes<T>);
     }
-    for (; c < in_vectors; c += lanes<T>) {
-      MomentsOfRun<T> one{load(begin + c)};
-      for (Index i = 1; i < run_length; ++i) one.add(load(begin + i * step + c));
-      one.put(sums + c, squares + c);
-    }
+    for (; c < in_vectors; c += lanes<T>)
+      add_run(begin + c, step, sums + c, squares + c, Whole<T>());
+    if (rest) add_run(begin + c, step, sums + c, squares + c, rest);
   }
   for (Index c = 0; c < count; ++c)
-    for (Index v = c < in_vectors ? whole : 0; v < voxels; ++v) {
+    for (Index v = whole; v < voxels; ++v) {
       const double d = double(x[v * step + c]);
       sums[c] += d, squares[c] = fused<double>(d, d, squares[c]);
     }

@@ -22,10 +22,8 @@ struct Pending {
       shift[c] = lane.scale ? lane.shift[p + c] : T(-0.0);
       slope[c] = lane.slope ? lane.slope[p + c] : lane.leak;
     }
-  }
-  [[gnu::always_inline]] T value(const T* x, Index c) const {
-    const T z = fused<T>(scale[c], x[c], shift[c]);
-    return z > T(0) ? z : slope[c] * z;
+    // The last vector is read whole.
+    for (Index c = count; c % lanes<T> != 0; ++c) scale[c] = shift[c] = slope[c] = T(0);
   }
 };
 
@@ -48,13 +46,14 @@ struct PendingVector {
   }
 };
 // Rows of one vector or two, as convolutions read them: what is pending stays in registers.
-template <bool two, class T>
+template <bool two, class T, class Last>
 [[gnu::always_inline]] inline void read_held(const Pending<T>& pending, const T* x, Index step,
-                                             Index voxels, T* to, Index to_step) {
-  const PendingVector<T> a(pending, 0), b(pending, two ? lanes<T> : 0);
+                                             Index voxels, T* to, Index to_step, const Last& last) {
+  constexpr Index second = two ? lanes<T> : 0;
+  const PendingVector<T> a(pending, 0), b(pending, second);
   for (Index v = 0; v < voxels; ++v, x += step, to += to_step) {
-    store(to, a.value(load(x)));
-    if constexpr (two) store(to + lanes<T>, b.value(load(x + lanes<T>)));
+    if constexpr (two) store(to, a.value(load(x)));
+    last.write(to + second, b.value(last.read(x + second)));
   }
 }
 // to[v][c] = lane(v, c), `count` channels of `voxels` neighbours; rows of `to` are `to_step` apart.
@@ -63,6 +62,7 @@ template <Put put, class T>
 [[gnu::noinline]] void read_lane(const Lane<T>& lane, const Pending<T>& pending, Index first,
                                  Index voxels, Index c0, Index count, T* to, Index to_step) {
   const Index channels = lane.grid.channels, whole = count / lanes<T> * lanes<T>;
+  const Part<T> rest(count - whole);
   const T* x = lane.x + first * channels + c0;
   if constexpr (put == Put::cached) {
     if (pending.plain && count == channels && count == to_step) {
@@ -70,19 +70,21 @@ template <Put put, class T>
       return;
     }
     if (!pending.plain && count == 2 * lanes<T>)
-      return read_held<true>(pending, x, channels, voxels, to, to_step);
+      return read_held<true>(pending, x, channels, voxels, to, to_step, Whole<T>());
     if (!pending.plain && count == lanes<T>)
-      return read_held<false>(pending, x, channels, voxels, to, to_step);
+      return read_held<false>(pending, x, channels, voxels, to, to_step, Whole<T>());
+    if (!pending.plain && count < lanes<T>)
+      return read_held<false>(pending, x, channels, voxels, to, to_step, rest);
   }
   for (Index v = 0; v < voxels; ++v, x += channels, to += to_step) {
     if (pending.plain) {
       for (Index c = 0; c < whole; c += lanes<T>) store_as<put>(to + c, load(x + c));
-      for (Index c = whole; c < count; ++c) to[c] = x[c];
+      if (rest) rest.write(to + whole, rest.read(x + whole));
       continue;
     }
     for (Index c = 0; c < whole; c += lanes<T>)
       store_as<put>(to + c, PendingVector<T>(pending, c).value(load(x + c)));
-    for (Index c = whole; c < count; ++c) to[c] = pending.value(x, c);
+    if (rest) rest.write(to + whole, PendingVector<T>(pending, whole).value(rest.read(x + whole)));
   }
 }
 
@@ -99,9 +101,21 @@ struct PendingGradient {
         const double* m = g.moments + 2 * (n * g.view.grid.channels + c0 + c);
         sum[c] = T(m[0]), squares[c] = T(2) * T(m[1]);
       }
+    for (Index c = count; c % lanes<T> != 0; ++c) sum[c] = squares[c] = T(0);
+  }
+  // One vector of channels from c on, which is number i of the tensor.
+  template <class Access>
+  [[gnu::always_inline]] Vector<T> value(const Incoming<T>& g, Index i, Index c,
+                                         const Access& at) const {
+    Vector<T> total = g.direct ? at.read(g.direct + i) : Vector<T>{};
+    if (g.seen)
+      total = PendingVector<T>(view, c).through(at.read(g.view.x + i), at.read(g.seen + i), total);
+    if (g.moments)
+      total = total + fused<T>(load(squares + c), at.read(g.view.x + i), load(sum + c));
+    return total;
   }
 };
-// The same of one vector of channels, seen through a normalisation and perhaps directly as well.
+// The same, held, of what is seen through a normalisation and perhaps directly as well.
 template <class T, bool direct>
 struct GradientVector {
   PendingVector<T> view;
@@ -109,56 +123,54 @@ struct GradientVector {
 
   [[gnu::always_inline]] GradientVector(const PendingGradient<T>& p, Index c)
       : view(p.view, c), sum(load(p.sum + c)), squares(load(p.squares + c)) {}
-  [[gnu::always_inline]] Vector<T> operator()(const Incoming<T>& g, Index i) const {
-    const Vector<T> x = load(g.view.x + i), before = direct ? load(g.direct + i) : Vector<T>{};
-    return view.through(x, load(g.seen + i), before) + fused<T>(squares, x, sum);
+  template <class Access>
+  [[gnu::always_inline]] Vector<T> operator()(const Incoming<T>& g, Index i,
+                                              const Access& at) const {
+    const Vector<T> x = at.read(g.view.x + i),
+                    before = direct ? at.read(g.direct + i) : Vector<T>{};
+    return view.through(x, at.read(g.seen + i), before) + fused<T>(squares, x, sum);
   }
 };
-template <bool two, bool direct, class T>
+template <bool two, bool direct, class T, class Last>
 [[gnu::always_inline]] inline void read_held_gradient(const Incoming<T>& g,
                                                       const PendingGradient<T>& p, Index at,
-                                                      Index voxels, T* to, Index to_step) {
+                                                      Index voxels, T* to, Index to_step,
+                                                      const Last& last) {
+  constexpr Index second = two ? lanes<T> : 0;
   const Incoming<T> from = g;
   const Index channels = g.view.grid.channels;
-  const GradientVector<T, direct> a(p, 0), b(p, two ? lanes<T> : 0);
+  const GradientVector<T, direct> a(p, 0), b(p, second);
   for (Index v = 0; v < voxels; ++v, at += channels, to += to_step) {
-    store(to, a(from, at));
-    if constexpr (two) store(to + lanes<T>, b(from, at + lanes<T>));
+    if constexpr (two) store(to, a(from, at, Whole<T>()));
+    last.write(to + second, b(from, at + second, last));
   }
 }
 template <Put put, class T>
 [[gnu::noinline]] void read_gradient(const Incoming<T>& g, const PendingGradient<T>& p, Index first,
                                      Index voxels, Index c0, Index count, T* to, Index to_step) {
   const Index channels = g.view.grid.channels, whole = count / lanes<T> * lanes<T>;
-  const Vector<T> none{};
+  const Part<T> rest(count - whole);
+  const Whole<T> all_of;
   Index at = first * channels + c0;
-  if constexpr (put == Put::cached)
-    if (g.seen && g.moments && count == whole && count <= 2 * lanes<T>) {
-      if (count == lanes<T>)
-        return g.direct ? read_held_gradient<false, true>(g, p, at, voxels, to, to_step)
-                        : read_held_gradient<false, false>(g, p, at, voxels, to, to_step);
-      return g.direct ? read_held_gradient<true, true>(g, p, at, voxels, to, to_step)
-                      : read_held_gradient<true, false>(g, p, at, voxels, to, to_step);
+  if constexpr (put == Put::cached) {
+    if (!g.seen && !g.moments && g.direct && count == channels && count == to_step) {
+      std::memcpy(to, g.direct + at, std::size_t(voxels * channels) * sizeof(T));
+      return;
     }
+    if (g.seen && g.moments && count == 2 * lanes<T>)
+      return g.direct ? read_held_gradient<true, true>(g, p, at, voxels, to, to_step, all_of)
+                      : read_held_gradient<true, false>(g, p, at, voxels, to, to_step, all_of);
+    if (g.seen && g.moments && count == lanes<T>)
+      return g.direct ? read_held_gradient<false, true>(g, p, at, voxels, to, to_step, all_of)
+                      : read_held_gradient<false, false>(g, p, at, voxels, to, to_step, all_of);
+    if (g.seen && g.moments && count < lanes<T>)
+      return g.direct ? read_held_gradient<false, true>(g, p, at, voxels, to, to_step, rest)
+                      : read_held_gradient<false, false>(g, p, at, voxels, to, to_step, rest);
+  }
   for (Index v = 0; v < voxels; ++v, at += channels, to += to_step) {
-    for (Index c = 0; c < whole; c += lanes<T>) {
-      const Index i = at + c;
-      Vector<T> sum = g.direct ? load(g.direct + i) : none;
-      if (g.seen)
-        sum = PendingVector<T>(p.view, c).through(load(g.view.x + i), load(g.seen + i), sum);
-      if (g.moments) sum = sum + fused<T>(load(p.squares + c), load(g.view.x + i), load(p.sum + c));
-      store_as<put>(to + c, sum);
-    }
-    for (Index c = whole; c < count; ++c) {
-      const Index i = at + c;
-      T sum = g.direct ? g.direct[i] : T(0);
-      if (g.seen) {
-        const bool open = fused<T>(p.view.scale[c], g.view.x[i], p.view.shift[c]) > T(0);
-        sum = fused<T>(open ? g.seen[i] : p.view.slope[c] * g.seen[i], p.view.scale[c], sum);
-      }
-      if (g.moments) sum = sum + fused<T>(p.squares[c], g.view.x[i], p.sum[c]);
-      to[c] = sum;
-    }
+    for (Index c = 0; c < whole; c += lanes<T>)
+      store_as<put>(to + c, p.value(g, at + c, c, all_of));
+    if (rest) rest.write(to + whole, p.value(g, at + whole, whole, rest));
   }
 }
 

@@ -10,10 +10,11 @@ namespace segmed::SEGMED_SET {
 
 template <class T>
 void add_rows(T* to, Index to_step, const T* from, Index from_step, Index voxels, Index count) {
+  const Index whole = count / lanes<T> * lanes<T>;
+  const Part<T> rest(count - whole);
   for (Index v = 0; v < voxels; ++v, to += to_step, from += from_step) {
-    Index c = 0;
-    for (; c + lanes<T> <= count; c += lanes<T>) store(to + c, load(to + c) + load(from + c));
-    for (; c < count; ++c) to[c] += from[c];
+    for (Index c = 0; c < whole; c += lanes<T>) store(to + c, load(to + c) + load(from + c));
+    if (rest) rest.write(to + whole, rest.read(to + whole) + rest.read(from + whole));
   }
 }
 
@@ -116,15 +117,15 @@ struct Spread {
              Index count) const {
     double* const sum[3] = {sums.of(span, 0) + c0, sums.of(span, 1) + c0, sums.of(span, 2) + c0};
     const Index step = sums.channels;
-    Index c = 0;
     for (Index v = 0; v < voxels; v += run_length) {
       const Index rows = std::min(run_length, voxels - v), first = at + v * step;
-      c = 0;
+      Index c = 0;
       if (!raw_grad && !by_slope)
         for (; c + 4 * lanes<T> <= count; c += 4 * lanes<T>) four(pending, first + c, rows, c, sum);
-      for (; c + lanes<T> <= count; c += lanes<T>) single(pending, first + c, rows, c, sum);
+      for (; c + lanes<T> <= count; c += lanes<T>)
+        single(pending, first + c, rows, c, sum, Whole<T>());
+      if (c < count) single(pending, first + c, rows, c, sum, Part<T>(count - c));
     }
-    for (; c < count; ++c) one(pending, at + c, voxels, c, sum);
   }
   // A run of one vector. The products with x, too, take x as the distance from the first of the
   // run. What is pending comes from the nearest cache each time.
@@ -162,17 +163,19 @@ struct Spread {
     r.put(load(first + c + 2 * L), sum[0] + c + 2 * L, sum[1] + c + 2 * L);
     s.put(load(first + c + 3 * L), sum[0] + c + 3 * L, sum[1] + c + 3 * L);
   }
-  void single(const Pending<T>& pending, Index at, Index voxels, Index c,
-              double* const (&sum)[3]) const {
+  template <class Access>
+  void single(const Pending<T>& pending, Index at, Index voxels, Index c, double* const (&sum)[3],
+              const Access& access) const {
     const Vector<T> scale = load(pending.scale + c), slope = load(pending.slope + c);
-    const Vector<T> first = load(view.x + at);
+    const Vector<T> first = access.read(view.x + at);
     Run both;
     Vector<T> by_z{};
     for (Index v = 0; v < voxels; ++v, at += sums.channels) {
-      const Vector<T> x = load(view.x + at), g = load(seen + at);
+      const Vector<T> x = access.read(view.x + at), g = access.read(seen + at);
       const Vector<T> z = fused<T>(scale, x, load(pending.shift + c));
       const Vector<T> leaked = z > Vector<T>{} ? g : slope * g;
-      if (raw_grad) store(raw_grad + at, fused<T>(leaked, scale, load(raw_grad + at)));
+      if (raw_grad)
+        access.write(raw_grad + at, fused<T>(leaked, scale, access.read(raw_grad + at)));
       both.add(x, first, leaked);
       if (by_slope) by_z = accumulate<T>(z > Vector<T>{} ? Vector<T>{} : g, z, by_z);
     }
@@ -180,18 +183,6 @@ struct Spread {
     if (!by_slope) return;
     DoubleSum<T> sloped(sum[2] + c);
     sloped.add(by_z), sloped.put(sum[2] + c);
-  }
-  void one(const Pending<T>& pending, Index at, Index voxels, Index c,
-           double* const (&sum)[3]) const {
-    for (Index v = 0; v < voxels; ++v, at += sums.channels) {
-      const T x = view.x[at], s = seen[at];
-      const T z = fused<T>(pending.scale[c], x, pending.shift[c]);
-      const T leaked = z > T(0) ? s : pending.slope[c] * s;
-      if (raw_grad) raw_grad[at] = fused<T>(leaked, pending.scale[c], raw_grad[at]);
-      sum[0][c] = fused<double>(double(leaked), double(x), sum[0][c]);
-      sum[1][c] += double(leaked);
-      if (by_slope && !(z > T(0))) sum[2][c] = fused<double>(double(s), double(z), sum[2][c]);
-    }
   }
 };
 struct AddSums {
@@ -296,18 +287,20 @@ struct Totals {
  private:
   static void add_totals(const T* x, Index voxels, Index count, double* totals) {
     Index c = 0;
-    for (; c + lanes<T> <= count; c += lanes<T>) {
-      DoubleSum<T> sum(totals + c);
-      for (Index v = 0; v < voxels; v += run_length) {
-        Vector<T> part{};
-        for (Index i = v; i < std::min(voxels, v + run_length); ++i)
-          part = part + load(x + i * count + c);
-        sum.add(part);
-      }
-      sum.put(totals + c);
+    for (; c + lanes<T> <= count; c += lanes<T>)
+      add_total(x + c, voxels, count, totals + c, Whole<T>());
+    if (c < count) add_total(x + c, voxels, count, totals + c, Part<T>(count - c));
+  }
+  template <class Access>
+  static void add_total(const T* x, Index voxels, Index step, double* total, const Access& at) {
+    DoubleSum<T> sum(total);
+    for (Index v = 0; v < voxels; v += run_length) {
+      Vector<T> part{};
+      for (Index i = v; i < std::min(voxels, v + run_length); ++i)
+        part = part + at.read(x + i * step);
+      sum.add(part);
     }
-    for (; c < count; ++c)
-      for (Index v = 0; v < voxels; ++v) totals[c] += double(x[v * count + c]);
+    sum.put(total);
   }
 };
 template <class T>

@@ -63,6 +63,89 @@ template <class T>
 }
 inline void finish_stores() { std::atomic_thread_fence(std::memory_order_seq_cst); }
 
+template <class T>
+[[gnu::always_inline]] inline Vector<T> all(T x) {
+  return x - Vector<T>{};  // x - 0 is x, for -0 too
+}
+
+// How the numbers of a vector lie in memory: all of them ...
+template <class T>
+struct Whole {
+  [[gnu::always_inline]] static Vector<T> read(const T* p) { return load(p); }
+  [[gnu::always_inline]] static void write(T* p, const Vector<T>& v) { store(p, v); }
+};
+// ... or the first `live` of them: zeros are read for the others, and nothing behind is touched.
+template <class T>
+class Part {
+ public:
+  explicit Part(Index live) : live_(live) {}
+  explicit operator bool() const { return live_ > 0; }
+  [[gnu::always_inline]] Vector<T> read(const T* p) const {
+    if (live_ == lanes<T> / 2) return widen(p, std::make_index_sequence<std::size_t(lanes<T>)>{});
+    if constexpr (vector_bytes == 64 && sizeof(T) == 4) {
+      return __builtin_ia32_loadups512_mask(p, Vector<T>{}, bits<unsigned short>());
+    } else if constexpr (vector_bytes == 64) {
+      return __builtin_ia32_loadupd512_mask(p, Vector<T>{}, bits<unsigned char>());
+    } else if constexpr (vector_bytes == 32 && sizeof(T) == 4) {
+      typedef int Mask __attribute__((vector_size(vector_bytes)));
+      return __builtin_ia32_maskloadps256(reinterpret_cast<const Vector<T>*>(p), mask<Mask>());
+    } else if constexpr (vector_bytes == 32) {
+      typedef long long Mask __attribute__((vector_size(vector_bytes)));
+      return __builtin_ia32_maskloadpd256(reinterpret_cast<const Vector<T>*>(p), mask<Mask>());
+    } else {
+      T part[lanes<T>] = {};
+      for (Index i = 0; i < live_; ++i) part[i] = p[i];
+      return load(part);
+    }
+  }
+  [[gnu::always_inline]] void write(T* p, const Vector<T>& v) const {
+    if (live_ == lanes<T> / 2) {  // what is read next may stand behind
+      std::memcpy(p, &v, sizeof v / 2);
+    } else if constexpr (vector_bytes == 64 && sizeof(T) == 4) {
+      __builtin_ia32_storeups512_mask(p, v, bits<unsigned short>());
+    } else if constexpr (vector_bytes == 64) {
+      __builtin_ia32_storeupd512_mask(p, v, bits<unsigned char>());
+    } else {  // masked stores of AVX2 take long on some processors
+      T part[lanes<T>];
+      store(part, v);
+      write_pieces<lanes<T> / 2>(p, part);
+    }
+  }
+
+ private:
+  template <std::size_t... i>
+  [[gnu::always_inline]] static Vector<T> widen(const T* p, std::index_sequence<i...>) {
+    Half<T> half;
+    std::memcpy(&half, p, sizeof half);
+    return __builtin_shufflevector(half, Half<T>{}, i...);
+  }
+  template <class Bits>
+  [[gnu::always_inline]] Bits bits() const {
+    return Bits((1u << live_) - 1);
+  }
+  template <class Mask>
+  [[gnu::always_inline]] Mask mask() const {
+    static constexpr T numbers[] = {0, 1, 2, 3, 4, 5, 6, 7};
+    return reinterpret_cast<Mask>(load(numbers) < all(T(live_)));
+  }
+  template <Index size>
+  [[gnu::always_inline]] void write_pieces(T* to, const T* from) const {
+    const Index here = live_ & size;
+    if (here) std::memcpy(to, from, std::size_t(size) * sizeof(T));
+    if constexpr (size > 1) write_pieces<size / 2>(to + here, from + here);
+  }
+
+  Index live_;
+};
+
+// A few numbers.
+template <class T>
+[[gnu::always_inline]] inline void copy(const T* from, Index count, T* to) {
+  for (; count >= lanes<T>; count -= lanes<T>, from += lanes<T>, to += lanes<T>)
+    store(to, load(from));
+  if (const Part<T> rest(count); rest) rest.write(to, rest.read(from));
+}
+
 // How rows are written: to the caches, or past them to memory (see store_past_caches).
 enum class Put { cached, past };
 template <Put put, class T>
@@ -79,11 +162,6 @@ template <class T>
 bool is_put_past(const T* to, const Grid& grid, Index least = Index(16) << 20) {
   return grid.size() * Index(sizeof(T)) >= least && grid.channels % lanes<T> == 0 &&
          reinterpret_cast<std::uintptr_t>(to) % vector_bytes == 0;
-}
-
-template <class T>
-[[gnu::always_inline]] inline Vector<T> all(T x) {
-  return x - Vector<T>{};  // x - 0 is x, for -0 too
 }
 
 // a * b + c, rounded once.

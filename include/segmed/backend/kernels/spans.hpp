@@ -18,19 +18,21 @@ struct Spans {
   Index backwards(Index i) const { return count() - 1 - i; }
 };
 
-// Sums of spans, `kinds` of them a channel; [span][kind][channel].
+// Sums of spans, `kinds` of them a channel; [span][kind][channel], with room for whole vectors.
 struct SpanSums {
   Spans spans;
-  Index channels, kinds;
+  Index channels, kinds, step;
   Scratch<double> sums;
 
   SpanSums(const Spans& s, Index c, Index k)
-      : spans(s), channels(c), kinds(k), sums(s.count() * c * k) {
-    std::fill_n(sums.data(), spans.count() * channels * kinds, 0.0);
+      : spans(s),
+        channels(c),
+        kinds(k),
+        step(pieces(c, lanes<float>) * lanes<float>),
+        sums(s.count() * step * k) {
+    std::fill_n(sums.data(), spans.count() * step * kinds, 0.0);
   }
-  double* of(Index span, Index kind) const {
-    return sums.data() + (span * kinds + kind) * channels;
-  }
+  double* of(Index span, Index kind) const { return sums.data() + (span * kinds + kind) * step; }
   double total(Index n, Index kind, Index c) const {
     double sum = 0;
     for (Index i = n * spans.per_case(); i < (n + 1) * spans.per_case(); ++i) sum += of(i, kind)[c];
