@@ -30,6 +30,7 @@ struct Kernels {
 /// All kernels of one instruction set.
 struct KernelTable {
   const char* name;
+  int vector_bytes;
   Kernels<float> of_float;
   Kernels<double> of_double;
 
