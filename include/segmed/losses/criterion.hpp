@@ -58,7 +58,7 @@ Scalar<F> voxel_loss(const L& loss, const F& logits, const Labels<typename F::de
     sum_voxels_by_teams<D>(pass, grid.cases);
   } else {
     Storage<double, D> partial(grid.cases * blocks * width, Uninitialized{});
-    D::launch_blocks(grid.cases * blocks, VoxelSums<T, L, lanes>{pass, partial.write()});
+    D::launch_blocks(grid.cases * blocks, InSet{VoxelSums<T, L, lanes>{pass, partial.write()}});
     D::launch(grid.cases * width, MergeSums{blocks, width, partial.read(), all.sum});
   }
   if constexpr (std::same_as<D, Cpu>)  // elsewhere looking would stop the queue of kernels
@@ -85,7 +85,8 @@ Scalar<F> voxel_loss(const L& loss, const F& logits, const Labels<typename F::de
     if constexpr (HasTeams<D>)
       pull_voxels_by_teams<D>(pass, grid.cases, g, into.write(), fresh);
     else
-      D::launch_blocks(grid.cases * blocks, VoxelPull<T, L, lanes>{pass, g, into.write(), fresh});
+      D::launch_blocks(grid.cases * blocks,
+                       InSet{VoxelPull<T, L, lanes>{pass, g, into.write(), fresh}});
     (void)sums, (void)slopes, (void)sets, (void)kept;  // the pass points into them
   });
   return y;

@@ -37,7 +37,7 @@ SEGMED_HD inline float fast_exp(float x) {
   p = p * r + 0.041668388f;
   p = p * r + 0.16666520639f;
   p = p * r + 0.49999993448f;
-  return (p * (r * r) + r + 1.0f) * float_of((bits_of(rounded) << 23) + 0x3F800000u);
+  return float_of(bits_of(p * (r * r) + r + 1.0f) + (bits_of(rounded) << 23));
 }
 SEGMED_HD inline double fast_exp(double x) { return std::exp(x); }
 

@@ -20,17 +20,9 @@ struct VoxelTile {
   static constexpr int most_groups = 4, most_voxels = most_groups * Lanes;
   int groups, voxels;
   // (classes, voxels): logits, later their gradient; softmax times its denominator
-  W z[256 * Lanes], e[256 * Lanes];
-  W share[most_voxels];  // one over the denominator
-  // The largest logit, and the log of the sum of e^(z - top), of all classes and of the joined
-  // background; apart, because their sum would round away what small logits differ in.
-  W top[most_voxels], log_sum[most_voxels], joined_top[most_voxels], joined_log_sum[most_voxels];
-  W mean[most_voxels], background[most_voxels];  // slopes that all classes share
-  W counts[most_voxels];                         // 0 for an ignored voxel, else 1
-  bool all_count;
-  std::int32_t label[most_voxels];
-  // The label's answers as numbers in memory, where no compiler makes branches of them again.
-  W is[most_voxels], organ[most_voxels];
+  alignas(64) W z[256 * Lanes], e[256 * Lanes];
+  std::uint8_t label[most_voxels];
+  bool all_count;  // no voxel is ignored
 
   SEGMED_HD explicit VoxelTile(Index classes) {
     const int fitting = int(256 / classes);
@@ -39,17 +31,42 @@ struct VoxelTile {
   }
 };
 
+/// What all classes of a tile's voxels share. Kept apart from the tile, of which others know: what a
+/// loss does not read is then never computed.
+template <class W, int Lanes>
+struct VoxelShares {
+  static constexpr int voxels = VoxelTile<W, Lanes>::most_voxels;
+  alignas(64) W share[voxels];  // one over the denominator
+  // The largest logit, and the log of the sum of e^(z - top), of all classes and of the joined
+  // background; apart, because their sum would round away what small logits differ in.
+  W top[voxels], log_sum[voxels], joined_top[voxels], joined_log_sum[voxels];
+  W total[voxels], joined_total[voxels];  // the sums themselves
+  std::int32_t label[voxels];             // 0 where its class is not annotated
+  W counts[voxels];                       // 0 for an ignored voxel, else 1
+  W organ[voxels];                        // 0 for background, else 1
+};
+
 /// `ClassVoxel`'s members of these names, at compile time.
 template <bool Annotated, bool Known>
 struct ClassRole {
   static constexpr bool annotated = Annotated, known = Known;
 };
 
+/// 1 or 0, by bits: a choice between numbers would become a branch in which they are computed.
+template <class W>
+SEGMED_HD W number_of(bool yes) {
+  if constexpr (sizeof(W) == 4)
+    return math::float_of(-std::uint32_t(yes) & 0x3F800000u);
+  else
+    return W(int(yes));
+}
+
 /// What both passes share: logits to probabilities, in tiles.
 template <class T, class L, int Lanes>
 struct VoxelPass {
   using W = VoxelNumber<L, Wide<T>>;
   using Tile = VoxelTile<W, Lanes>;
+  using Shares = VoxelShares<W, Lanes>;
   static constexpr int sums = L::sums;
   using EachSum = std::make_integer_sequence<int, sums>;
   /// Whether the kernels of the processor's instruction set turn rows to columns and back.
@@ -60,22 +77,13 @@ struct VoxelPass {
   ClassSums all;
   Index voxels, blocks;  // of a case
 
-  /// Reads `count` voxels from `row` on; returns how many have a label that no class has.
-  SEGMED_HD int load(Tile& tile, Index n, Index row, int count, bool complete) const {
-    const std::int32_t classes = std::int32_t(all.classes), known = all.unlabelled(n) ? 0 : 1;
+  /// Reads `count` voxels of case n from `row` on. Adds those with a label that no class has to
+  /// `strangers`. Each step runs over all groups before the next: what one group waits for, others
+  /// have done meanwhile.
+  SEGMED_HD void load(Tile& tile, Shares& of, Index n, Index row, int count, bool complete,
+                      std::int32_t* strangers) const {
     for (int v = 0; v < count; ++v) tile.label[v] = labels[row + v];
     for (int v = count; v < tile.voxels; ++v) tile.label[v] = ignored;
-    std::int32_t strangers = 0, counted = 0;
-    for (int v = 0; v < tile.voxels; ++v) {
-      const std::int32_t label = tile.label[v], seen = label != ignored ? 1 : 0;
-      strangers += label >= classes ? seen : 0;
-      tile.counts[v] = W(seen & known);
-      counted += seen & known;
-    }
-    tile.all_count = counted == tile.voxels;
-    for (int v = 0; !complete && v < tile.voxels; ++v)
-      if (!all.annotated[n].has(tile.label[v])) tile.label[v] = 0;
-    for (int v = 0; v < tile.voxels; ++v) tile.organ[v] = W(tile.label[v] != 0 ? 1 : 0);
     const T* from = logits + row * all.classes;
     if constexpr (in_columns) {
       kernels<T>().to_columns(from, count, all.classes, tile.z, tile.voxels);
@@ -84,44 +92,67 @@ struct VoxelPass {
         for (int v = 0; v < count; ++v)
           tile.z[c * tile.voxels + v] = W(Wide<T>(from[v * all.classes + c]));
     }
-    for (Index c = 0; c < all.classes; ++c)
+    for (Index c = 0; c < all.classes && count < tile.voxels; ++c)
       for (int v = count; v < tile.voxels; ++v) tile.z[c * tile.voxels + v] = 0;
-    return strangers;
-  }
-  /// `row` is the tile's first; the logits of the next tile are on their way meanwhile.
-  SEGMED_HD void softmax(Tile& tile, Index n, Index row, bool complete) const {
-    if constexpr (reads_softmax<L>)
-      for (int g = 0; g < tile.groups; ++g) {
-        if constexpr (in_columns) {
-          const T* const next = logits + (row + tile.voxels + g * Lanes) * all.classes;
+    std::int32_t counted = 0;
+    for (int at = 0; at < tile.voxels; at += Lanes)
+      counted += load_labels(tile, of, at, n, complete, strangers);
+    tile.all_count = counted == tile.voxels;
+    if constexpr (reads_softmax<L>) {
+      for (int at = 0; at < tile.voxels; at += Lanes) {
+        if constexpr (in_columns) {  // logits of the next tile are on their way meanwhile
+          const T* const next = from + (tile.voxels + at) * all.classes;
           for (Index i = 0; i < Lanes * all.classes; i += 16) __builtin_prefetch(next + i);
         }
-        softmax_of_group(tile, g * Lanes);
-        if (reads_joined<L> && !complete) join(tile, g * Lanes, n);
+        exponentials(tile, of, at);
+        if (reads_joined<L> && !complete) join(tile, of, at, n);
       }
-  }
-  SEGMED_HD void softmax_of_group(Tile& tile, int at) const {
-    W top[Lanes], total[Lanes];
-    for (int l = 0; l < Lanes; ++l) top[l] = tile.z[at + l], total[l] = 0;
-    for (Index i = at + tile.voxels; i < all.classes * tile.voxels; i += tile.voxels)
-      for (int l = 0; l < Lanes; ++l) top[l] = tile.z[i + l] > top[l] ? tile.z[i + l] : top[l];
-    for (Index i = at; i < all.classes * tile.voxels; i += tile.voxels)
-      for (int l = 0; l < Lanes; ++l) {
-        const W e = math::fast_exp(tile.z[i + l] - top[l]);
-        tile.e[i + l] = e;
-        total[l] += e;
-      }
-    for (int l = 0; l < Lanes; ++l) {
-      tile.top[at + l] = top[l];
-      tile.log_sum[at + l] = math::fast_log(total[l]);
-      tile.share[at + l] = W(1) / total[l];
+      for (int at = 0; at < tile.voxels; at += Lanes)
+        for (int v = at; v < at + Lanes; ++v) {
+          of.share[v] = W(1) / of.total[v];
+          of.log_sum[v] = math::fast_log(of.total[v]);
+        }
+      if (reads_joined<L> && !complete)
+        for (int at = 0; at < tile.voxels; at += Lanes)
+          for (int v = at; v < at + Lanes; ++v)
+            of.joined_log_sum[v] = math::fast_log(of.joined_total[v]);
     }
   }
-  /// The logarithm of the sum of e^z over background and what nobody annotated, with a maximum of
-  /// its own: it stays right where all of these underflow in the softmax.
-  SEGMED_HD void join(Tile& tile, int at, Index n) const {
+  /// Returns how many voxels count.
+  SEGMED_HD std::int32_t load_labels(const Tile& tile, Shares& of, int at, Index n, bool complete,
+                                     std::int32_t* strangers) const {
+    const std::int32_t classes = std::int32_t(all.classes), known = all.unlabelled(n) ? 0 : 1;
+    std::int32_t counted = 0;
+    for (int l = 0; l < Lanes; ++l) {
+      const std::int32_t label = tile.label[at + l];
+      const std::int32_t seen = label != ignored ? 1 : 0;
+      strangers[l] += label >= classes ? seen : 0;
+      counted += seen & known;
+      of.counts[at + l] = number_of<W>((seen & known) != 0);
+      of.label[at + l] = label;
+    }
+    for (int v = at; !complete && v < at + Lanes; ++v)
+      if (!all.annotated[n].has(of.label[v])) of.label[v] = 0;
+    for (int l = 0; l < Lanes; ++l) of.organ[at + l] = number_of<W>(of.label[at + l] != 0);
+    return counted;
+  }
+  SEGMED_HD void exponentials(Tile& tile, Shares& of, int at) const {
+    const Index end = all.classes * tile.voxels;
+    alignas(64) W top[Lanes], total[Lanes];
+    for (int l = 0; l < Lanes; ++l) top[l] = tile.z[at + l], total[l] = 0;
+    for (Index i = at + tile.voxels; i < end; i += tile.voxels)
+      for (int l = 0; l < Lanes; ++l) top[l] = tile.z[i + l] > top[l] ? tile.z[i + l] : top[l];
+    for (Index i = at; i < end; i += tile.voxels)
+      for (int l = 0; l < Lanes; ++l) tile.e[i + l] = math::fast_exp(tile.z[i + l] - top[l]);
+    for (Index i = at; i < end; i += tile.voxels)
+      for (int l = 0; l < Lanes; ++l) total[l] += tile.e[i + l];
+    for (int l = 0; l < Lanes; ++l) of.top[at + l] = top[l], of.total[at + l] = total[l];
+  }
+  /// The sum of e^z over background and what nobody annotated, with a maximum of its own: it stays
+  /// right where all of these underflow in the softmax.
+  SEGMED_HD void join(const Tile& tile, Shares& of, int at, Index n) const {
     const AnnotatedSet& annotated = all.annotated[n];
-    W top[Lanes], total[Lanes];
+    alignas(64) W top[Lanes], total[Lanes];
     for (int l = 0; l < Lanes; ++l) top[l] = tile.z[at + l], total[l] = 0;
     for (Index c = 1; c < all.classes; ++c) {
       const Index i = c * tile.voxels + at;
@@ -133,10 +164,8 @@ struct VoxelPass {
       if (c > 0 && annotated.has(c)) continue;
       for (int l = 0; l < Lanes; ++l) total[l] += math::fast_exp(tile.z[i + l] - top[l]);
     }
-    for (int l = 0; l < Lanes; ++l) {
-      tile.joined_top[at + l] = top[l];
-      tile.joined_log_sum[at + l] = math::fast_log(total[l]);
-    }
+    for (int l = 0; l < Lanes; ++l)
+      of.joined_top[at + l] = top[l], of.joined_total[at + l] = total[l];
   }
   /// A class of voxel v by its logit and its probability, where `of` holds what the softmax has of
   /// its voxels; `is` is not set.
@@ -159,12 +188,12 @@ struct VoxelPass {
   }
   /// Class c of the tile's voxel v.
   template <class R>
-  SEGMED_HD ClassVoxel<W> seen(const Tile& tile, Index c, int v, R role) const {
+  SEGMED_HD ClassVoxel<W> seen(const Tile& tile, const Shares& of, Index c, int v, R role) const {
     const Index i = c * tile.voxels + v;
     W p = 0;
-    if constexpr (reads_softmax<L>) p = tile.e[i] * tile.share[v];
-    ClassVoxel<W> x = viewed(tile.z[i], p, tile, v, role);
-    x.is = tile.is[v];
+    if constexpr (reads_softmax<L>) p = tile.e[i] * of.share[v];
+    ClassVoxel<W> x = viewed(tile.z[i], p, of, v, role);
+    x.is = number_of<W>(of.label[v] == std::int32_t(c));
     return x;
   }
   /// Calls visit(role) with what the labels of case n say of class c.
@@ -179,14 +208,6 @@ struct VoxelPass {
     else
       visit(ClassRole<true, true>{});
   }
-  /// Calls visit(c, role) for each class of case n.
-  template <class Visit>
-  SEGMED_HD void each_class(Tile& tile, Index n, bool complete, const Visit& visit) const {
-    for (Index c = 0; c < all.classes; ++c) {
-      for (int v = 0; v < tile.voxels; ++v) tile.is[v] = W(int(tile.label[v] == std::int32_t(c)));
-      with_role(n, c, complete, [&](auto role) { visit(c, role); });
-    }
-  }
 };
 
 /// The forward pass: one item per block of voxels, which writes that block's sums.
@@ -195,6 +216,7 @@ struct VoxelSums {
   using Pass = VoxelPass<T, L, Lanes>;
   using W = typename Pass::W;
   using Tile = typename Pass::Tile;
+  using Shares = typename Pass::Shares;
   Pass pass;
   double* partial;
 
@@ -206,46 +228,43 @@ struct VoxelSums {
     for (Index k = 0; k < all.per_case(); ++k) sums[k] = 0;
     const bool complete = all.complete(n);
     Tile tile(all.classes);
-    W total[255 * Pass::sums * lanes];  // (classes, sums, lanes) of the block so far
-    for (Index k = 0; k < all.classes * Pass::sums * lanes; ++k) total[k] = 0;
+    alignas(64) W total[255 * Pass::sums * Lanes];  // (classes, sums, lanes) of the block so far
+    for (Index k = 0; k < all.classes * Pass::sums * Lanes; ++k) total[k] = 0;
+    std::int32_t strangers[Lanes] = {};
     for (Index v = first; v < last; v += tile.voxels) {
       const int count = int(last - v < tile.voxels ? last - v : tile.voxels);
       const Index row = n * pass.voxels + v;
-      sums[all.per_case() - 1] += pass.load(tile, n, row, count, complete);
-      pass.softmax(tile, n, row, complete);
-      pass.each_class(tile, n, complete, [&](Index c, auto role) {
-        add(tile, c, total + c * Pass::sums * lanes, role, typename Pass::EachSum{});
-      });
+      Shares of;
+      pass.load(tile, of, n, row, count, complete, strangers);
+      for (int at = 0; at < tile.voxels; at += Lanes)
+        for (Index c = 0; c < all.classes; ++c)
+          pass.with_role(n, c, complete, [&](auto role) {
+            add(tile, of, at, c, total + c * Pass::sums * Lanes, role, typename Pass::EachSum{});
+          });
     }
+    for (int l = 0; l < Lanes; ++l) sums[all.per_case() - 1] += strangers[l];
     for (Index c = 0; c < all.classes; ++c)
       for (int k = 0; k < Pass::sums; ++k)
-        for (int l = 0; l < lanes; ++l)
-          sums[c * all.stride + k] += double(total[(c * Pass::sums + k) * lanes + l]);
+        for (int l = 0; l < Lanes; ++l)
+          sums[c * all.stride + k] += double(total[(c * Pass::sums + k) * Lanes + l]);
   }
 
  private:
-  static constexpr int lanes = Lanes > 16 ? 16 : Lanes;  // what registers hold of some sums
-
   template <class R, int... K>
-  SEGMED_HD void add(const Tile& tile, Index c, W* to, R role,
+  SEGMED_HD void add(const Tile& tile, const Shares& of, int at, Index c, W* total, R role,
                      std::integer_sequence<int, K...>) const {
-    W total[Pass::sums][lanes] = {};
     if (tile.all_count)
-      for (int first = 0; first < tile.voxels; first += lanes)
-        for (int l = 0; l < lanes; ++l) {
-          W sum[Pass::sums] = {total[K][l]...};
-          pass.loss.add(sum, pass.seen(tile, c, first + l, role));
-          ((total[K][l] = sum[K]), ...);
-        }
+      for (int l = 0; l < Lanes; ++l) {
+        W sum[Pass::sums] = {total[K * Lanes + l]...};
+        pass.loss.add(sum, pass.seen(tile, of, c, at + l, role));
+        ((total[K * Lanes + l] = sum[K]), ...);
+      }
     else
-      for (int first = 0; first < tile.voxels; first += lanes)
-        for (int l = 0; l < lanes; ++l) {
-          W part[Pass::sums] = {};
-          pass.loss.add(part, pass.seen(tile, c, first + l, role));
-          ((total[K][l] += tile.counts[first + l] * part[K]), ...);
-        }
-    for (int k = 0; k < Pass::sums; ++k)
-      for (int l = 0; l < lanes; ++l) to[k * lanes + l] += total[k][l];
+      for (int l = 0; l < Lanes; ++l) {
+        W part[Pass::sums] = {};
+        pass.loss.add(part, pass.seen(tile, of, c, at + l, role));
+        ((total[K * Lanes + l] += of.counts[at + l] * part[K]), ...);
+      }
   }
 };
 
@@ -269,6 +288,7 @@ struct VoxelPull {
   using Pass = VoxelPass<T, L, Lanes>;
   using W = typename Pass::W;
   using Tile = typename Pass::Tile;
+  using Shares = typename Pass::Shares;
   Pass pass;
   const Wide<T>* g;
   T* out;
@@ -279,56 +299,74 @@ struct VoxelPull {
     const Index n = i / pass.blocks, first = i % pass.blocks * voxel_block;
     const Index last = first + voxel_block < pass.voxels ? first + voxel_block : pass.voxels;
     const bool complete = all.complete(n);
+    W of_sums[255 * Pass::sums];  // the slopes
+    for (Index c = 0; c < all.classes; ++c)
+      for (int k = 0; k < Pass::sums; ++k) of_sums[c * Pass::sums + k] = W(all.slopes(n, c)[k]);
     Tile tile(all.classes);
     for (Index v = first; v < last; v += tile.voxels) {
       const int count = int(last - v < tile.voxels ? last - v : tile.voxels);
       const Index row = n * pass.voxels + v;
-      pass.load(tile, n, row, count, complete);
-      pass.softmax(tile, n, row, complete);
-      for (int u = 0; u < tile.voxels; ++u) tile.mean[u] = 0;
-      pass.each_class(tile, n, complete,
-                      [&](Index c, auto role) { slopes(tile, c, all.slopes(n, c), role); });
-      through_softmax(tile);
+      Shares of;
+      std::int32_t strangers[Lanes] = {};
+      pass.load(tile, of, n, row, count, complete, strangers);
+      for (int at = 0; at < tile.voxels; at += Lanes)
+        pull(tile, of, at, n, complete, of_sums);
       store(tile, out + row * all.classes, count);
     }
   }
 
  private:
+  /// What the logits of a voxel get from the slopes of all its classes.
+  struct Passed {
+    alignas(64) W mean[Lanes];
+    W background[Lanes];  // the joined background's slope
+  };
+  SEGMED_HD void pull(Tile& tile, const Shares& of, int at, Index n, bool complete,
+                      const W* of_sums) const {
+    Passed passed;
+    for (int l = 0; l < Lanes; ++l) passed.mean[l] = 0;
+    for (Index c = 0; c < pass.all.classes; ++c)
+      pass.with_role(n, c, complete, [&](auto role) {
+        slopes(tile, of, at, c, of_sums + c * Pass::sums, passed, role);
+      });
+    through_softmax(tile, of, at, passed);
+  }
   /// Puts the slopes in the place of the logits of class c.
   template <class R>
-  SEGMED_HD void slopes(Tile& tile, Index c, const double* from, R role) const {
-    W ds[Pass::sums];
-    for (int k = 0; k < Pass::sums; ++k) ds[k] = W(from[k]);
-    for (int group = 0; group < tile.groups; ++group)
-      for (int l = 0; l < Lanes; ++l) {
-        const int v = group * Lanes + l;
-        const Index i = c * tile.voxels + v;
-        const Slope<W> s = pass.loss.slope(ds, pass.seen(tile, c, v, role));
-        W direct = s.own + s.logit, shared = s.own;
-        if constexpr (reads_joined<L>) {
-          shared += s.joined;
-          if constexpr (R::known) direct += s.joined;
-          if constexpr (R::annotated && !R::known) tile.background[v] = s.joined;
-          // What the joined background passes on to each class in it.
-          if constexpr (!R::known)
-            direct += tile.background[v] *
-                      math::fast_exp(tile.z[i] - tile.joined_top[v] - tile.joined_log_sum[v]);
-        }
-        tile.mean[v] += shared;
-        tile.z[i] = direct;
+  SEGMED_HD void slopes(Tile& tile, const Shares& of, int at, Index c, const W* of_sums,
+                        Passed& passed, R role) const {
+    for (int l = 0; l < Lanes; ++l) {
+      const int v = at + l;
+      const Index i = c * tile.voxels + v;
+      const Slope<W> s = pass.loss.slope(of_sums, pass.seen(tile, of, c, v, role));
+      W direct = s.own + s.logit, shared = s.own;
+      if constexpr (reads_joined<L>) {
+        shared += s.joined;
+        if constexpr (R::known) direct += s.joined;
+        if constexpr (R::annotated && !R::known) passed.background[l] = s.joined;
+        // What the joined background passes on to each class in it.
+        if constexpr (!R::known)
+          direct += passed.background[l] *
+                    math::fast_exp(tile.z[i] - of.joined_top[v] - of.joined_log_sum[v]);
       }
+      passed.mean[l] += shared;
+      tile.z[i] = direct;
+    }
   }
-  SEGMED_HD void through_softmax(Tile& tile) const {
-    const W up = W(*g);
+  SEGMED_HD void through_softmax(Tile& tile, const Shares& of, int at,
+                                 const Passed& passed) const {
+    alignas(64) W up[Lanes], down[Lanes];
+    for (int l = 0; l < Lanes; ++l) {
+      up[l] = W(*g) * of.counts[at + l];
+      if constexpr (reads_softmax<L>) down[l] = of.share[at + l] * passed.mean[l];
+    }
     for (Index c = 0; c < pass.all.classes; ++c)
-      for (int group = 0; group < tile.groups; ++group)
-        for (int l = 0; l < Lanes; ++l) {
-          const int v = group * Lanes + l;
-          const Index i = c * tile.voxels + v;
-          W slope = tile.z[i];
-          if constexpr (reads_softmax<L>) slope -= tile.e[i] * tile.share[v] * tile.mean[v];
-          tile.z[i] = up * tile.counts[v] * slope;
-        }
+      for (int l = 0; l < Lanes; ++l) {
+        const Index i = c * tile.voxels + at + l;
+        W slope = tile.z[i];
+        if constexpr (reads_softmax<L>) slope -= tile.e[i] * down[l];
+        tile.z[i] = up[l] * slope;
+      }
   }
   SEGMED_HD void store(Tile& tile, T* to, int count) const {
     const Index classes = pass.all.classes;
