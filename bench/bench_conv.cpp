@@ -51,8 +51,18 @@ struct Shape {
 
 using bench::seconds_of;
 
-std::vector<float> numbers(Index n) {
-  std::vector<float> x(static_cast<std::size_t>(n));
+// Memory as tensors have it.
+template <class T>
+struct Pooled {
+  using value_type = T;
+  T* allocate(std::size_t n) { return static_cast<T*>(Memory::current().allocate(n * sizeof(T))); }
+  void deallocate(T* p, std::size_t n) { Memory::current().release(p, n * sizeof(T)); }
+  friend bool operator==(const Pooled&, const Pooled&) { return true; }
+};
+using Numbers = std::vector<float, Pooled<float>>;
+
+Numbers numbers(Index n) {
+  Numbers x(static_cast<std::size_t>(n));
   unsigned r = 1;
   for (float& v : x) r = r * 1664525u + 1013904223u, v = float(r >> 9) / 8388608.f - 0.5f;
   return x;
@@ -67,7 +77,7 @@ struct Peer {
 
   void fill(dnnl::memory& m) {
     const std::size_t n = m.get_desc().get_size() / sizeof(float);
-    const std::vector<float> x = numbers(Index(n));
+    const Numbers x = numbers(Index(n));
     std::memcpy(m.get_data_handle(), x.data(), n * sizeof(float));
   }
   template <class P, class D>
@@ -134,7 +144,7 @@ struct Peer {
 struct Ours {
   Window w;
   bool transposed;
-  std::vector<float> fine, coarse, weight, grad, bias;
+  Numbers fine, coarse, weight, grad, bias;
   std::vector<double> moments;
   Sink<float> to_fine, to_coarse;
   Feed<float> from_fine, from_coarse;
@@ -167,9 +177,7 @@ struct Ours {
   // Runs a pass once: the relative error of some of its numbers, in the square mean, against the
   // plain kernels in double.
   double error(int pass) {
-    const auto wide = [](const std::vector<float>& x) {
-      return std::vector<double>(x.begin(), x.end());
-    };
+    const auto wide = [](const Numbers& x) { return std::vector<double>(x.begin(), x.end()); };
     std::vector<double> all_fine = wide(fine), all_coarse = wide(coarse);
     const std::vector<double> weights = wide(weight), biases = wide(bias);
     std::vector<double> gradient(grad.size());
@@ -185,7 +193,7 @@ struct Ours {
     const bool weighs = pass == 2;
     const Index rows = weighs ? w.taps() * w.fine.channels : sink.grid[0].rows();
     const Index columns = weighs ? w.coarse.channels : sink.grid[0].channels;
-    const std::vector<float>& made = weighs ? grad : down(pass) ? coarse : fine;
+    const Numbers& made = weighs ? grad : down(pass) ? coarse : fine;
     const std::vector<double>& exact = weighs ? gradient : down(pass) ? all_coarse : all_fine;
     double difference = 0, size = 0;
     unsigned r = 7;

@@ -267,23 +267,25 @@ struct Convolution {
   };
   // What the sums of one phase read: cell i begins at from + cell_at[i] * step.
   struct Reads {
-    static constexpr Index far = 24;  // cells: what memory takes to answer
-
     Runs runs;
     const T* from;
     const Index* cell_at;
     Index step;
     bool fresh;   // of the sums before there are none
-    Index asked;  // numbers of each row to ask for ahead
+    Index ahead;  // cells: whose numbers to ask for; 0: none
+    Index last, cell_step;
 
     void rows(Index cell, Index count, const T** row) const {
       for (Index r = 0; r < count; ++r) row[r] = from + cell_at[cell + r] * step;
-      if (asked > 0) ask(count, row);
+      for (Index r = ahead; ahead > 0 && r < ahead + count; ++r) {
+        const Index beyond = std::max<Index>(0, cell + r - last);
+        ask(from + (cell_at[cell + r - beyond] + beyond * cell_step) * step);
+      }
     }
-    [[gnu::always_inline]] void ask(Index count, const T* const* row) const {
-      for (Index r = 0; r < count; ++r)
-        for (Index c = 0; c < asked; c += 64 / Index(sizeof(T)))
-          __builtin_prefetch(row[r] + far * step + c);
+    [[gnu::always_inline]] void ask(const T* at) const {
+      for (Index i = 0; i < runs.count; ++i)
+        for (Index c = 0; c < runs.length; c += 64 / Index(sizeof(T)))
+          __builtin_prefetch(at + runs.start[i] + c);
     }
   };
 
@@ -319,9 +321,16 @@ struct Convolution {
       }
       for (Index p = 0; p < phases; ++p) {
         const Phase& phase = plan.phases[std::size_t(p)];
-        Reads reads{list_runs(phase, box, count, step, runs), from, cell_at, step, c0 == 0, 0};
+        Reads reads{list_runs(phase, box, count, step, runs),
+                    from,
+                    cell_at,
+                    step,
+                    c0 == 0,
+                    0,
+                    cells - 1,
+                    plan.source_step[2]};
         for (Index b = task.first_block; b < task.last_block; ++b) {
-          reads.asked = in_place && b == task.first_block && asks_ahead(count) ? count : 0;
+          reads.ahead = in_place && p == 0 && b == task.first_block ? ahead(reads.runs) : 0;
           T* const to = sums + p * phase_step + (b - task.first_block) * block_step;
           const T* const w = weights.to + weights.offset(task.g, c0, count, phase, b);
           if (blocks.vectors(b) == 2)
@@ -361,10 +370,12 @@ struct Convolution {
         return false;
     return true;
   }
-  // Voxels in place that are read once, several at a time: the processor does not foresee that.
-  bool asks_ahead(Index count) const {
-    return plan.taps.size() == 1 && plan.source_step[2] == 1 && count * Index(sizeof(T)) >= 64 &&
-           plan.source.size() * Index(sizeof(T)) >= Index(8) << 20;
+  // Cells ahead to ask for: voxels in place are read once, several at a time, which the processor
+  // does not foresee.
+  Index ahead(const Runs& runs) const {
+    const Index bytes = runs.count * runs.length * Index(sizeof(T));
+    if (bytes < 64 || plan.source.size() * Index(sizeof(T)) < Index(8) << 20) return 0;
+    return std::clamp<Index>((Index(3) << 10) / bytes, 8, 24);
   }
   // Whether the last sums may go where they belong: into one tensor of which nothing is kept, in
   // rows that are long enough.

@@ -236,4 +236,66 @@ template <class T>
     }
 }
 
+// A box that is read next: its lines of memory are asked for part by part while others are worked
+// on. Boxes are short runs of rows, too short for the processor to foresee.
+template <class T>
+class BoxAhead {
+ public:
+  BoxAhead(const Feed<T>& feed, const Grid& grid, const Box& box, Index n, Index c0, Index count)
+      : grid_(grid), box_(box), n_(n) {
+    // What the caches keep needs no asking.
+    if (grid.size() * Index(sizeof(T)) < Index(8) << 20) return;
+    if (feed.is_gradient) {
+      const Incoming<T>& g = feed.gradient;
+      add(g.direct, g.view.grid.channels, c0, count);
+      add(g.seen, g.view.grid.channels, c0, count);
+      if (g.seen || g.moments) add(g.view.x, g.view.grid.channels, c0, count);
+      return;
+    }
+    const Index split = feed.values.lane[0].grid.channels;
+    const Index before = std::clamp<Index>(split - c0, 0, count);
+    add(feed.values.lane[0].x, split, c0, before);
+    add(feed.values.lane[1].x, feed.values.lane[1].grid.channels, std::max<Index>(0, c0 - split),
+        count - before);
+  }
+  void ask(Index part, Index parts) const {
+    const Index rows = sources_ > 0 ? box_.size[0] * box_.size[1] * cuts : 0;
+    for (Index i = part * rows / parts; i < (part + 1) * rows / parts; ++i) {
+      const Index row = i / cuts, cut = i % cuts;
+      const Index z = box_.low[0] + row / box_.size[1], y = box_.low[1] + row % box_.size[1];
+      if (z < 0 || z >= grid_.depth || y < 0 || y >= grid_.height) continue;
+      const Index x = std::max<Index>(0, box_.low[2]);
+      const Index voxels = std::min(grid_.width, box_.low[2] + box_.size[2]) - x;
+      const Index first = n_ * grid_.voxels() + (z * grid_.height + y) * grid_.width + x;
+      const Index begin = cut * voxels / cuts, end = (cut + 1) * voxels / cuts;
+      for (Index s = 0; s < sources_; ++s) source_[s].ask(first + begin, end - begin);
+    }
+  }
+
+ private:
+  static constexpr Index cuts = 4;  // of a row
+
+  struct Source {
+    const T* x;
+    Index channels, count;
+    void ask(Index first, Index voxels) const {
+      asm volatile("");  // g++ drops calls of functions that do nothing but ask
+      constexpr Index line = 64 / Index(sizeof(T));
+      const bool dense = 2 * count >= channels;
+      const Index step = dense ? line : channels, end = dense ? voxels * channels : count;
+      for (Index v = 0; v < (dense ? 1 : voxels); ++v)
+        for (Index i = 0; i < end; i += line)
+          __builtin_prefetch(x + first * channels + v * step + i);
+    }
+  };
+  void add(const T* x, Index channels, Index c0, Index count) {
+    if (x && count > 0) source_[sources_++] = {x + c0, channels, count};
+  }
+
+  const Grid& grid_;
+  Box box_;
+  Index n_, sources_ = 0;
+  Source source_[3];
+};
+
 }  // namespace segmed::SEGMED_SET

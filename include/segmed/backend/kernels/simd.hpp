@@ -82,6 +82,8 @@ class Part {
   explicit operator bool() const { return live_ > 0; }
   [[gnu::always_inline]] Vector<T> read(const T* p) const {
     if (live_ == lanes<T> / 2) return widen(p, std::make_index_sequence<std::size_t(lanes<T>)>{});
+    // Of masked reads a processor may not see where they go on.
+    if constexpr (vector_bytes > 16) __builtin_prefetch(p + 1024 / sizeof(T));
     if constexpr (vector_bytes == 64 && sizeof(T) == 4) {
       return __builtin_ia32_loadups512_mask(p, Vector<T>{}, bits<unsigned short>());
     } else if constexpr (vector_bytes == 64) {

@@ -33,6 +33,22 @@ struct Weighing {
   }
 
  private:
+  struct Tile {
+    Index n, first[3], extent[3];
+    Tile(const Plan& plan, Index i) : n(i / plan.tiles()) {
+      plan.locate(i % plan.tiles(), first, extent);
+    }
+    Box box() const { return {{first[0], first[1], first[2]}, {extent[0], extent[1], extent[2]}}; }
+  };
+  // What the next tile reads: of the fine grid a part for each block of outputs.
+  struct Ahead {
+    BoxAhead<T> fine, coarse;
+    Index block, blocks;
+    void ask(Index part, Index parts) const {
+      fine.ask(block * parts + part, blocks * parts), coarse.ask(part, parts);
+    }
+  };
+
   void run(Index partial, Index g, Index c0, Index count, Index first_block,
            Index last_block) const {
     const Index taps = Index(plan.taps.size()), room = taps * count + 8;
@@ -46,35 +62,33 @@ struct Weighing {
     double* total = sums + (partial * plan.groups + g) * rows() * blocks.padded;
 
     const Index tiles = plan.target.cases * plan.tiles();
+    const Index last_tile = (partial + 1) * tiles / partials - 1;
     Index voxels = 0;
     bool first_flush = true;
-    for (Index i = partial * tiles / partials; i < (partial + 1) * tiles / partials; ++i) {
-      Index first[3], extent[3];
-      const Index n = i / plan.tiles();
-      plan.locate(i % plan.tiles(), first, extent);
-      const Box box = plan.source_box(first, extent);
-      read_box(FeedRows<T>(fine, n, g * plan.inside + c0, count), plan.source, box, count, packed);
-      const Runs list = list_rows(box, extent, count, runs);
-      for (Index j = 0; j < room; ++j) {
-        const Index t = std::min(j / count, taps - 1);
-        const Tap& tap = plan.taps[std::size_t(t)];
-        row[j] = packed + j % count +
-                 (((tap.offset[0] - plan.low[0]) * box.size[1] + tap.offset[1] - plan.low[1]) *
-                      box.size[2] +
-                  tap.offset[2] - plan.low[2]) *
-                     count;
-      }
+    for (Index i = partial * tiles / partials; i <= last_tile; ++i) {
+      const Tile tile(plan, i), next(plan, std::min(i + 1, last_tile));
+      const Box box = plan.source_box(tile.first, tile.extent);
+      read_box(FeedRows<T>(fine, tile.n, g * plan.inside + c0, count), plan.source, box, count,
+               packed);
+      const Runs list = list_rows(box, tile.extent, count, runs);
+      list_taps(box, packed, count, row, room);
       for (Index b = first_block; b < last_block; ++b) {
         T* to = sum + (b - first_block) * room * width;
         T* values = other + (b - first_block) * cells * width;
-        read_coarse(n, g, b, first, extent, values);
+        read_coarse(tile, g, b, values);
+        const Ahead ahead{{fine, plan.source, plan.source_box(next.first, next.extent), next.n,
+                           g * plan.inside + c0, count},
+                          {coarse, plan.target, next.box(), next.n,
+                           g * plan.outside + blocks.first(b), blocks.live(b)},
+                          b - first_block,
+                          last_block - first_block};
         if (blocks.vectors(b) == 2)
-          sum_rows<2>(row, taps * count, list, values, voxels == 0, to);
+          sum_rows<2>(row, taps * count, list, values, voxels == 0, to, ahead);
         else
-          sum_rows<1>(row, taps * count, list, values, voxels == 0, to);
+          sum_rows<1>(row, taps * count, list, values, voxels == 0, to, ahead);
       }
-      voxels += extent[0] * extent[1] * extent[2];
-      if (voxels < flush_after && i + 1 < (partial + 1) * tiles / partials) continue;
+      voxels += tile.box().voxels();
+      if (voxels < flush_after && i < last_tile) continue;
       for (Index b = first_block; b < last_block; ++b)
         flush(sum + (b - first_block) * room * width, b, c0, count, first_flush, total);
       voxels = 0, first_flush = false;
@@ -88,25 +102,32 @@ struct Weighing {
             (z * plan.source_step[0] * box.size[1] + y * plan.source_step[1]) * box.size[2] * count;
     return {runs, n, extent[2], plan.source_step[2] * count};
   }
-  void read_coarse(Index n, Index g, Index block, const Index (&first)[3], const Index (&extent)[3],
-                   T* to) const {
+  // Where the numbers of each (tap, channel) begin.
+  void list_taps(const Box& box, const T* packed, Index count, const T** row, Index room) const {
+    const T** const end = row + room;
+    for (const Tap& tap : plan.taps) {
+      const Index at[3] = {tap.offset[0] - plan.low[0], tap.offset[1] - plan.low[1],
+                           tap.offset[2] - plan.low[2]};
+      const T* from = packed + ((at[0] * box.size[1] + at[1]) * box.size[2] + at[2]) * count;
+      for (Index c = 0; c < count; ++c) *row++ = from++;
+    }
+    std::fill(row, end, row[-1]);
+  }
+  void read_coarse(const Tile& tile, Index g, Index block, T* to) const {
     const Index width = blocks.width(block), live = blocks.live(block);
-    const Grid& grid = plan.target;
-    if (live < width)
-      std::memset(to, 0, std::size_t(extent[0] * extent[1] * extent[2] * width) * sizeof(T));
-    const FeedRows<T> rows(coarse, n, g * plan.outside + blocks.first(block), live);
-    for (Index z = 0; z < extent[0]; ++z)
-      for (Index y = 0; y < extent[1]; ++y, to += extent[2] * width)
-        rows.read(((first[0] + z) * grid.height + first[1] + y) * grid.width + first[2], extent[2],
-                  to, width);
+    if (live < width) std::memset(to, 0, std::size_t(tile.box().voxels() * width) * sizeof(T));
+    const FeedRows<T> rows(coarse, tile.n, g * plan.outside + blocks.first(block), live);
+    read_box(rows, plan.target, tile.box(), width, to);
   }
   template <int vectors>
   void sum_rows(const T* const* row, Index count, const Runs& runs, const T* values, bool fresh,
-                T* to) const {
+                T* to, const Ahead& ahead) const {
     constexpr Index at_once = block_rows<vectors>, width = vectors * lanes<T>;
     static constexpr T zero[width] = {};
-    for (Index j = 0; j < count; j += at_once, to += at_once * width)
+    for (Index j = 0; j < count; j += at_once, to += at_once * width) {
+      ahead.ask(j / at_once, pieces(count, at_once));
       multiply<T, vectors>(row + j, runs, values, fresh ? zero : to, fresh ? 0 : width, to, width);
+    }
   }
   void flush(const T* sum, Index block, Index c0, Index count, bool first, double* total) const {
     const Index width = blocks.width(block);
