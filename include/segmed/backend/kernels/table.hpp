@@ -77,8 +77,9 @@ void weigh(const Window& w, const Feed<T>& fine, const Feed<T>& coarse, T* weigh
 }
 
 template <class T>
-inline constexpr Kernels<T> entries{gather<T>,  scatter<T>, weigh<T>,   apply<T>,      spread<T>,
-                                    deposit<T>, total<T>,   moments<T>, to_columns<T>, to_rows<T>};
+inline constexpr Kernels<T> entries{gather<T>,     scatter<T>, weigh<T>,   apply<T>,
+                                    spread<T>,     deposit<T>, total<T>,   moments<T>,
+                                    to_columns<T>, to_rows<T>, put_past<T>};
 inline constexpr KernelTable table{set_name, vector_bytes, entries<float>, entries<double>};
 
 }  // namespace segmed::SEGMED_SET
