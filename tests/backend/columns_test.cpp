@@ -33,6 +33,23 @@ void check_turns(const KernelTable& table, Index voxels, Index channels) {
   CHECK(std::vector<T>(back.end() - 8, back.end()) == std::vector<T>(8, T(-2)));
 }
 
+/// Copies past the caches, to an aligned place and beside it.
+template <class T>
+void check_copies(const KernelTable& table, Index count) {
+  CAPTURE(table.name);
+  CAPTURE(count);
+  std::vector<T> from(std::size_t(count), T(0));
+  for (std::size_t i = 0; i < from.size(); ++i) from[i] = T(i + 1);
+  for (const std::size_t beside : {0, 1}) {
+    Scratch<T> place(count + 2);  // aligned
+    T* const to = place.grow(count + 2) + beside;
+    to[count] = T(-1);
+    table.of<T>().put_past(from.data(), count, to);
+    CHECK(std::vector<T>(to, to + count) == from);
+    CHECK(to[count] == T(-1));
+  }
+}
+
 }  // namespace
 
 TEST_SUITE("backend/columns") {
@@ -44,5 +61,13 @@ TEST_SUITE("backend/columns") {
             check_turns<float>(*table, voxels, channels);
             check_turns<double>(*table, voxels, channels);
           }
+  }
+  TEST_CASE("a copy past the caches is a copy") {
+    for (const char* name : InstructionSets::names)
+      if (const KernelTable* table = InstructionSets::find(name))
+        for (const Index count : {0, 1, 16, 33, 160}) {
+          check_copies<float>(*table, count);
+          check_copies<double>(*table, count);
+        }
   }
 }
