@@ -28,6 +28,8 @@ struct Kernels {
   // Between rows of channels and columns of voxels, `step` numbers apart.
   void (*to_columns)(const T* rows, Index voxels, Index channels, T* columns, Index step);
   void (*to_rows)(const T* columns, Index step, Index voxels, Index channels, T* rows);
+  // A copy that is not read again soon.
+  void (*put_past)(const T* from, Index count, T* to);
 
   /// Those that convolve: few channels would leave half of every vector empty.
   const Kernels& of(const Window& w) const {

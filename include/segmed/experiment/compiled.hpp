@@ -4,6 +4,10 @@
 #pragma once
 #include <segmed/autograd/perturb.hpp>
 #include <segmed/experiment/session.hpp>
+#include <segmed/losses/composition.hpp>
+#include <segmed/losses/criterion.hpp>
+#include <segmed/losses/entropy.hpp>
+#include <segmed/losses/region.hpp>
 #include <segmed/nn/layer.hpp>
 #include <segmed/train/optimizer.hpp>
 
@@ -71,6 +75,10 @@ SEGMED_TEMPLATE void AdamW::step(Group<float, Cpu>&, const Clock<Cpu>&) const;
   SEGMED_TEMPLATE Scalar<F> mean(const F&);                                                \
   SEGMED_TEMPLATE Scalar<F> mean_square(const F&, const F&);                               \
   SEGMED_TEMPLATE Scalar<F> mean_square(const F&, double);                                 \
+  SEGMED_TEMPLATE Scalar<F> voxel_loss(const Sum<Dice, CrossEntropy>&, const F&,           \
+                                       const Labels<Cpu>&);                                \
+  SEGMED_TEMPLATE Scalar<F> voxel_loss(const Sum<Dice, Weighted<CrossEntropy>>&, const F&, \
+                                       const Labels<Cpu>&);                                \
   SEGMED_TEMPLATE class Learner<F>;                                                        \
   SEGMED_TEMPLATE class RunSession<F>
 

@@ -81,12 +81,13 @@ Scalar<F> voxel_loss(const L& loss, const F& logits, const Labels<typename F::de
   record_scalar(y, [=, kept = labels.classes](const W* g) {
     auto& into = z.dense().grad->sum;
     const bool fresh = into.empty();
+    const bool past_caches = grid.size() * Index(sizeof(T)) >= Index(16) << 20;
     if (fresh) into = Storage<T, D>(grid.size(), Uninitialized{});
     if constexpr (HasTeams<D>)
       pull_voxels_by_teams<D>(pass, grid.cases, g, into.write(), fresh);
     else
       D::launch_blocks(grid.cases * blocks,
-                       InSet{VoxelPull<T, L, lanes>{pass, g, into.write(), fresh}});
+                       InSet{VoxelPull<T, L, lanes>{pass, g, into.write(), fresh, past_caches}});
     (void)sums, (void)slopes, (void)sets, (void)kept;  // the pass points into them
   });
   return y;

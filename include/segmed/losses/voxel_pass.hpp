@@ -22,7 +22,6 @@ struct VoxelTile {
   // (classes, voxels): logits, later their gradient; softmax times its denominator
   alignas(64) W z[256 * Lanes], e[256 * Lanes];
   std::uint8_t label[most_voxels];
-  bool all_count;  // no voxel is ignored
 
   SEGMED_HD explicit VoxelTile(Index classes) {
     const int fitting = int(256 / classes);
@@ -31,8 +30,8 @@ struct VoxelTile {
   }
 };
 
-/// What all classes of a tile's voxels share. Kept apart from the tile, of which others know: what a
-/// loss does not read is then never computed.
+/// What all classes of a tile's voxels share. Kept apart from the tile, of which others know: what
+/// a loss does not read is then never computed.
 template <class W, int Lanes>
 struct VoxelShares {
   static constexpr int voxels = VoxelTile<W, Lanes>::most_voxels;
@@ -43,6 +42,7 @@ struct VoxelShares {
   W total[voxels], joined_total[voxels];  // the sums themselves
   std::int32_t label[voxels];             // 0 where its class is not annotated
   W counts[voxels];                       // 0 for an ignored voxel, else 1
+  std::int32_t counted[Lanes];            // sums of these
   W organ[voxels];                        // 0 for background, else 1
 };
 
@@ -94,14 +94,13 @@ struct VoxelPass {
     }
     for (Index c = 0; c < all.classes && count < tile.voxels; ++c)
       for (int v = count; v < tile.voxels; ++v) tile.z[c * tile.voxels + v] = 0;
-    std::int32_t counted = 0;
+    for (int l = 0; l < Lanes; ++l) of.counted[l] = 0;
     for (int at = 0; at < tile.voxels; at += Lanes)
-      counted += load_labels(tile, of, at, n, complete, strangers);
-    tile.all_count = counted == tile.voxels;
+      load_labels(tile, of, at, n, complete, strangers);
     if constexpr (reads_softmax<L>) {
       for (int at = 0; at < tile.voxels; at += Lanes) {
         if constexpr (in_columns) {  // logits of the next tile are on their way meanwhile
-          const T* const next = from + (tile.voxels + at) * all.classes;
+          const T* const next = from + (ahead(tile) + at) * all.classes;
           for (Index i = 0; i < Lanes * all.classes; i += 16) __builtin_prefetch(next + i);
         }
         exponentials(tile, of, at);
@@ -118,23 +117,25 @@ struct VoxelPass {
             of.joined_log_sum[v] = math::fast_log(of.joined_total[v]);
     }
   }
-  /// Returns how many voxels count.
-  SEGMED_HD std::int32_t load_labels(const Tile& tile, Shares& of, int at, Index n, bool complete,
-                                     std::int32_t* strangers) const {
+  /// How many voxels further on memory is asked for: whole tiles, of a page or more.
+  SEGMED_HD int ahead(const Tile& tile) const {
+    const Index bytes = tile.voxels * all.classes * Index(sizeof(T));
+    return tile.voxels * int((4095 + bytes) / bytes);
+  }
+  SEGMED_HD void load_labels(const Tile& tile, Shares& of, int at, Index n, bool complete,
+                             std::int32_t* strangers) const {
     const std::int32_t classes = std::int32_t(all.classes), known = all.unlabelled(n) ? 0 : 1;
-    std::int32_t counted = 0;
     for (int l = 0; l < Lanes; ++l) {
       const std::int32_t label = tile.label[at + l];
       const std::int32_t seen = label != ignored ? 1 : 0;
       strangers[l] += label >= classes ? seen : 0;
-      counted += seen & known;
+      of.counted[l] += seen & known;
       of.counts[at + l] = number_of<W>((seen & known) != 0);
       of.label[at + l] = label;
     }
     for (int v = at; !complete && v < at + Lanes; ++v)
       if (!all.annotated[n].has(of.label[v])) of.label[v] = 0;
     for (int l = 0; l < Lanes; ++l) of.organ[at + l] = number_of<W>(of.label[at + l] != 0);
-    return counted;
   }
   SEGMED_HD void exponentials(Tile& tile, Shares& of, int at) const {
     const Index end = all.classes * tile.voxels;
@@ -236,10 +237,14 @@ struct VoxelSums {
       const Index row = n * pass.voxels + v;
       Shares of;
       pass.load(tile, of, n, row, count, complete, strangers);
+      std::int32_t counted = 0;
+      for (int l = 0; l < Lanes; ++l) counted += of.counted[l];
+      const bool all_count = counted == tile.voxels;
       for (int at = 0; at < tile.voxels; at += Lanes)
         for (Index c = 0; c < all.classes; ++c)
           pass.with_role(n, c, complete, [&](auto role) {
-            add(tile, of, at, c, total + c * Pass::sums * Lanes, role, typename Pass::EachSum{});
+            add(tile, of, at, all_count, c, total + c * Pass::sums * Lanes, role,
+                typename Pass::EachSum{});
           });
     }
     for (int l = 0; l < Lanes; ++l) sums[all.per_case() - 1] += strangers[l];
@@ -251,9 +256,9 @@ struct VoxelSums {
 
  private:
   template <class R, int... K>
-  SEGMED_HD void add(const Tile& tile, const Shares& of, int at, Index c, W* total, R role,
-                     std::integer_sequence<int, K...>) const {
-    if (tile.all_count)
+  SEGMED_HD void add(const Tile& tile, const Shares& of, int at, bool all_count, Index c, W* total,
+                     R role, std::integer_sequence<int, K...>) const {
+    if (all_count)
       for (int l = 0; l < Lanes; ++l) {
         W sum[Pass::sums] = {total[K * Lanes + l]...};
         pass.loss.add(sum, pass.seen(tile, of, c, at + l, role));
@@ -292,7 +297,8 @@ struct VoxelPull {
   Pass pass;
   const Wide<T>* g;
   T* out;
-  bool fresh;  // `out` holds nothing yet
+  bool fresh;        // `out` holds nothing yet
+  bool past_caches;  // `out` would fill the caches
 
   SEGMED_HD void operator()(Index i) const {
     const ClassSums& all = pass.all;
@@ -309,8 +315,7 @@ struct VoxelPull {
       Shares of;
       std::int32_t strangers[Lanes] = {};
       pass.load(tile, of, n, row, count, complete, strangers);
-      for (int at = 0; at < tile.voxels; at += Lanes)
-        pull(tile, of, at, n, complete, of_sums);
+      for (int at = 0; at < tile.voxels; at += Lanes) pull(tile, of, at, n, complete, of_sums);
       store(tile, out + row * all.classes, count);
     }
   }
@@ -353,8 +358,7 @@ struct VoxelPull {
       tile.z[i] = direct;
     }
   }
-  SEGMED_HD void through_softmax(Tile& tile, const Shares& of, int at,
-                                 const Passed& passed) const {
+  SEGMED_HD void through_softmax(Tile& tile, const Shares& of, int at, const Passed& passed) const {
     alignas(64) W up[Lanes], down[Lanes];
     for (int l = 0; l < Lanes; ++l) {
       up[l] = W(*g) * of.counts[at + l];
@@ -371,8 +375,10 @@ struct VoxelPull {
   SEGMED_HD void store(Tile& tile, T* to, int count) const {
     const Index classes = pass.all.classes;
     if constexpr (Pass::in_columns) {
-      T* rows = fresh ? to : tile.e;  // where the softmax was
+      const bool straight = fresh && !past_caches;
+      T* rows = straight ? to : tile.e;  // where the softmax was
       kernels<T>().to_rows(tile.z, tile.voxels, count, classes, rows);
+      if (fresh && past_caches) kernels<T>().put_past(rows, count * classes, to);
       for (Index i = 0; !fresh && i < count * classes; ++i) to[i] += rows[i];
       return;
     }

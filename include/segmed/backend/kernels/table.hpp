@@ -79,6 +79,6 @@ void weigh(const Window& w, const Feed<T>& fine, const Feed<T>& coarse, T* weigh
 template <class T>
 inline constexpr Kernels<T> entries{set_name,   vector_bytes,  narrower<T>, gather<T>,  scatter<T>,
                                     weigh<T>,   apply<T>,      spread<T>,   deposit<T>, total<T>,
-                                    moments<T>, to_columns<T>, to_rows<T>};
+                                    moments<T>, to_columns<T>, to_rows<T>,  put_past<T>};
 
 }  // namespace segmed::SEGMED_SET
