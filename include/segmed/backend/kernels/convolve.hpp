@@ -466,56 +466,51 @@ struct Convolution {
     // Zeros in dead lanes fall on the voxels behind, which are written next; not beyond the row,
     // whose neighbours are other tasks'.
     const bool spills = plan.groups == 1 && blocks.count == 1 && plan.target_step[2] == 1;
-    // Moments read what they sum before it leaves the caches, in whole vectors.
-    const bool by_line = moments && (past || live < width);
-    T* const line = by_line ? thread_scratch<T, 3>(place.size[2] * width) : nullptr;
+    // Moments read what they sum, in whole vectors, before it leaves the nearest cache. So what
+    // goes past the caches also goes bit by bit, while the next sums are made.
+    double* const total = moments ? moments_of(task, b) : nullptr;
+    MomentsOfRow<T, vectors> seen(total, moments ? total + plan.groups * blocks.padded : nullptr);
     for (Index z = 0; z < place.size[0]; ++z)
       for (Index y = 0; y < place.size[1]; ++y) {
         T* const out = sink.out[0] + voxel_at(task, place, z, y) * sink.grid[0].channels +
                        task.g * plan.outside + blocks.first(b);
         const Index cell = (z * task.extent[1] + y) * task.extent[2];
         for (Index x = 0; x < place.size[2]; x += count) {
-          const Index i = std::min(x, place.size[2] - count);
-          const bool direct =
+          const Index i = std::min(x, place.size[2] - count), fresh = i + count - x;
+          const bool whole =
               live == width || (spills && (i + count - 1) * step + width <= place.size[2] * step);
+          const bool direct = whole && !moments;
           const T* row[count];
           T aside[count * width];
           reads.rows(cell + i, count, row);
           const T* const before = reads.fresh ? bias.of : sums + (cell + i) * width;
           const Index before_step = reads.fresh ? 0 : width;
-          if (by_line) {
-            multiply<T, vectors>(row, reads.runs, w, before, before_step, line + i * width, width);
-            continue;
-          }
-          if (past) {
+          if (past && !moments) {
             multiply<T, vectors, Put::past>(row, reads.runs, w, before, before_step, out + i * step,
                                             step);
             continue;
           }
           multiply<T, vectors>(row, reads.runs, w, before, before_step,
                                direct ? out + i * step : aside, direct ? step : width);
-          for (Index r = 0; !direct && r < count; ++r)
-            copy(aside + r * width, live, out + (i + r) * step);
+          const T* const made = aside + (x - i) * width;
+          if (moments) seen.add(made, width, fresh);
+          if (past)
+            put_rows<Put::past, vectors>(made, fresh, live, whole, out + x * step, step);
+          else if (!direct)
+            put_rows<Put::cached, vectors>(made, fresh, live, whole, out + x * step, step);
         }
-        if (!moments) continue;
-        double* const total = moments_of(task, b);
-        sum_moments<vectors>(by_line ? line : out, by_line ? width : step, place.size[2], total,
-                             total + plan.groups * blocks.padded);
-        if (past && by_line)
-          put_line<Put::past, vectors>(line, place.size[2], live, spills, out, step);
-        else if (by_line)
-          put_line<Put::cached, vectors>(line, place.size[2], live, spills, out, step);
+        seen.put();
       }
   }
-  // Rows of `live` numbers from rows of whole vectors; see `spills` above.
+  // Rows of `live` numbers from rows of whole vectors; or those as they are, see `spills` above.
   template <Put put, int vectors>
-  static void put_line(const T* line, Index voxels, Index live, bool spills, T* out, Index step) {
+  static void put_rows(const T* from, Index rows, Index live, bool whole, T* out, Index step) {
     constexpr Index width = vectors * lanes<T>;
-    for (Index v = 0; v < voxels; ++v, line += width, out += step)
-      if (live == width || (spills && (voxels - v) * step >= width))
-        for (Index o = 0; o < width; o += lanes<T>) store_as<put>(out + o, load(line + o));
+    for (Index r = 0; r < rows; ++r, from += width, out += step)
+      if (whole)
+        for (Index o = 0; o < width; o += lanes<T>) store_as<put>(out + o, load(from + o));
       else
-        copy(line, live, out);
+        copy(from, live, out);
   }
   // Row by row, so that all channels of a voxel are written while it is in the cache.
   void write(const Task& task, const Phase& phase, const T* sums, Index block_step) const {

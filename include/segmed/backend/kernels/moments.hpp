@@ -36,22 +36,35 @@ struct MomentsOfRun {
   }
 };
 
-// Adds x and x^2 of one vector or two to sums and squares, in long runs.
-template <int vectors, class T>
-void sum_moments(const T* x, Index step, Index voxels, double* sums, double* squares) {
-  constexpr Index second = vectors == 2 ? lanes<T> : 0;
-  for (Index left = voxels; left > 0;) {
-    const Index count = std::min<Index>(left, 64);
-    MomentsOfRun<T> a{load(x)}, b{load(x + second)};
-    for (Index v = 0; v < count; ++v, x += step) {
+// Of one vector or two along a row, in long runs: what has been added last is put when it is done.
+template <class T, int vectors>
+class MomentsOfRow {
+ public:
+  MomentsOfRow(double* sums, double* squares) : sums_(sums), squares_(squares) {}
+  void add(const T* x, Index step, Index voxels) {
+    if (count_ == 0) a_ = {load(x)}, b_ = {load(x + second)};
+    MomentsOfRun<T> a = a_, b = b_;
+    for (Index v = 0; v < voxels; ++v, x += step) {
       a.add(load(x));
       if constexpr (vectors == 2) b.add(load(x + second));
     }
-    a.put(sums, squares, count);
-    if constexpr (vectors == 2) b.put(sums + second, squares + second, count);
-    left -= count;
+    a_ = a, b_ = b, count_ += voxels;
+    if (count_ >= 64) put();
   }
-}
+  void put() {
+    if (count_ == 0) return;
+    a_.put(sums_, squares_, count_);
+    if constexpr (vectors == 2) b_.put(sums_ + second, squares_ + second, count_);
+    count_ = 0;
+  }
+
+ private:
+  static constexpr Index second = vectors == 2 ? lanes<T> : 0;
+
+  MomentsOfRun<T> a_{}, b_{};
+  double *sums_, *squares_;
+  Index count_ = 0;
+};
 
 // Of one vector, a run.
 template <class T, class Access>
