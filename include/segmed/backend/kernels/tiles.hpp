@@ -82,7 +82,7 @@ struct Tiles {
         const bool last = end >> a & 1;
         const Index here = last ? count[a] % n[a] : n[a];
         groups *= double(last ? here > 0 : count[a] / n[a]);
-        voxels *= double(here * m[a] + taps_of(m[a]) + (a == 2 ? 7 : -1));  // rows cost by themselves
+        voxels *= double(here * m[a] + taps_of(m[a]) + (a == 2 ? 32 : -1));  // rows are dear
         tiles *= here;
       }
       sum += groups * (voxels + weight * double(pieces(tiles, half) * half));
