@@ -289,7 +289,9 @@ TEST_SUITE("backend/convolution") {
     tall.kernel[2] = 1, tall.padding[2] = 0;
     for (const Window& w :
          {window({2, 24, 42, 40, 16}, 24, 3, 1, 1), window({1, 1, 200, 180, 16}, 16, 3, 1, 1),
-          window({1, 16, 20, 20, 112}, 112, 3, 1, 1), flat, tall}) {
+          window({1, 16, 20, 20, 112}, 112, 3, 1, 1),  // several boxes of channels
+          window({2, 7, 8, 6, 72}, 80, 3, 1, 1),       // weights that serve once
+          flat, tall}) {
       p.w = w;
       Problem<float> gradient = p;
       gradient.gradient = gradient.pending = true;
@@ -337,7 +339,7 @@ TEST_SUITE("backend/convolution") {
           }
         CHECK(wrong == 0);
       }
-      for (const int threads : {1, 3}) {
+      for (const int threads : {1, 3, 16}) {  // the more there are, the finer the tasks
         set_threads(threads);
         Drained<float> again_down(p, w.coarse), again_up(p, w.fine);
         std::vector<float> again = weight;

@@ -48,8 +48,8 @@ template <class T, int vectors, Put put = Put::cached, Index rows = block_rows<v
 [[gnu::noinline]] void multiply(const T* const* row, const Runs& runs, const T* w, const T* from,
                                 Index from_step, T* to, Index to_step) {
   multiply_rows<T, vectors, put, asks>(row, runs, w, from, from_step, to, to_step,
-                                 std::make_index_sequence<std::size_t(rows)>{},
-                                 std::make_index_sequence<std::size_t(rows * vectors)>{});
+                                       std::make_index_sequence<std::size_t(rows)>{},
+                                       std::make_index_sequence<std::size_t(rows * vectors)>{});
 }
 
 }  // namespace segmed::SEGMED_SET

@@ -109,8 +109,11 @@ template <class T, Turn turn>
 class TurnPlane {
  public:
   explicit TurnPlane(const Index (&m)[3])
-      : along_height_(lines_of<T, turn>(m[1])), along_width_(lines_of<T, turn>(m[2])),
-        rows_(before(turn, m[1])), columns_(after(turn, m[2])), count_(after(turn, m[1]) * columns_) {}
+      : along_height_(lines_of<T, turn>(m[1])),
+        along_width_(lines_of<T, turn>(m[2])),
+        rows_(before(turn, m[1])),
+        columns_(after(turn, m[2])),
+        count_(after(turn, m[1]) * columns_) {}
   // How many vectors come out.
   Index count() const { return count_; }
   // From vectors at x, x_row and x_step apart, to vectors y_step apart at y.

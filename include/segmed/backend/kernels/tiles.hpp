@@ -4,8 +4,8 @@
 //
 // Groups of neighbouring tiles share one packed box, so that pending work is done once for most
 // voxels. The box is turned along depth as it is packed, where tiles that stand side by side share
-// what they read; each slice of a frequency along depth is then turned along the other axes, tile by
-// tile.
+// what they read; each slice of a frequency along depth is then turned along the other axes, tile
+// by tile.
 #include <segmed/backend/kernels/minimal.hpp>
 
 namespace segmed::SEGMED_SET {
@@ -18,7 +18,8 @@ struct Tiles {
   Index group[3];             // tiles of a group
   std::vector<Index> starts;  // tiles before each group, over all cases
 
-  // Groups of at most `most` tiles; what is done for a tile costs as much as to pack `weight` voxels.
+  // Groups of at most `most` tiles; what is done for a tile costs as much as to pack `weight`
+  // voxels.
   Tiles(const Grid& g, const Index (&size)[3], Index most, double weight) : grid(g) {
     const Index extent[3] = {g.depth, g.height, g.width};
     for (int a = 0; a < 3; ++a) m[a] = size[a], count[a] = pieces(extent[a], m[a]), group[a] = 1;
@@ -82,7 +83,7 @@ struct Tiles {
         const bool last = end >> a & 1;
         const Index here = last ? count[a] % n[a] : n[a];
         groups *= double(last ? here > 0 : count[a] / n[a]);
-        voxels *= double(here * m[a] + taps_of(m[a]) + (a == 2 ? 7 : -1));  // rows cost by themselves
+        voxels *= double(here * m[a] + taps_of(m[a]) + (a == 2 ? 32 : -1));  // rows are dear
         tiles *= here;
       }
       sum += groups * (voxels + weight * double(pieces(tiles, half) * half));
@@ -109,9 +110,11 @@ struct Planes {
 // Feeds to frequencies: tiles with their surroundings (input), or tiles alone (output_adjoint).
 template <class T, Turn turn>
 struct TurnFeed {
-  // Channels of a group's box, turned along depth: [frequency][layer of tiles][row][voxel][channel].
+  // Channels of a group's box, turned along depth: [frequency][layer of
+  // tiles][row][voxel][channel].
   struct Slices {
-    Index first, width, size[2], layer, step;  // rows and voxels; numbers of a layer and a frequency
+    Index first, width, size[2], layer,
+        step;  // rows and voxels; numbers of a layer and a frequency
     T* data;
   };
   const Tiles& tiles;
@@ -171,8 +174,7 @@ struct TurnFeed {
     for (Index z = 0; z < g.extent[0]; ++z)
       for (Index y = 0; y < g.extent[1]; ++y)
         for (Index x = 0; x < g.extent[2]; ++x, ++at) {
-          const T* tile =
-              from + z * s.layer + y * tiles.m[1] * row + x * tiles.m[2] * s.width;
+          const T* tile = from + z * s.layer + y * tiles.m[1] * row + x * tiles.m[2] * s.width;
           T* const to_tile = to.at(f, b, at);
           for (Index c = 0; c < width; c += lanes<T>)
             plane(tile + c, row, s.width, to_tile + c, to.plane);

@@ -19,9 +19,9 @@ struct WeighFrequencies {
   TurnPlane<T, Turn::weights_adjoint> turn_back;  // but for depth
   T* sums;  // (frequency of depth, taps of height and width, fine channel, padded outputs)
 
-  // Frequency `depth` along depth, of which those along the others begin with number f of the planes;
-  // `count` tiles, fine channels from c0 on, block b of the coarse ones; before the `first` run there
-  // are no sums.
+  // Frequency `depth` along depth, of which those along the others begin with number f of the
+  // planes; `count` tiles, fine channels from c0 on, block b of the coarse ones; before the `first`
+  // run there are no sums.
   void operator()(Index depth, const Planes<T>& values, const Planes<T>& grads, Index f,
                   Index count, Index c0, Index b, bool first) const {
     constexpr Index L = lanes<T>;
@@ -76,8 +76,8 @@ struct WeighFrequencies {
   }
 };
 
-// Both sides of a run of groups, all of its frequencies, and their products: where frequencies along
-// depth are too few to have one thread each.
+// Both sides of a run of groups, all of its frequencies, and their products: where frequencies
+// along depth are too few to have one thread each.
 template <class T>
 struct TurnBoth {
   const TurnFeed<T, Turn::input>& fine;
