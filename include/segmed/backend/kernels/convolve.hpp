@@ -277,15 +277,17 @@ struct Convolution {
 
     void rows(Index cell, Index count, const T** row) const {
       for (Index r = 0; r < count; ++r) row[r] = from + cell_at[cell + r] * step;
-      for (Index r = ahead; ahead > 0 && r < ahead + count; ++r) {
-        const Index beyond = std::max<Index>(0, cell + r - last);
-        ask(from + (cell_at[cell + r - beyond] + beyond * cell_step) * step);
-      }
+      if (ahead > 0) ask(cell + ahead, count);
     }
-    [[gnu::always_inline]] void ask(const T* at) const {
-      for (Index i = 0; i < runs.count; ++i)
-        for (Index c = 0; c < runs.length; c += 64 / Index(sizeof(T)))
-          __builtin_prefetch(at + runs.start[i] + c);
+    [[gnu::noinline]] void ask(Index cell, Index count) const {
+      asm volatile("");  // g++ drops calls of functions that do nothing but ask
+      for (const Index end = cell + count; cell < end; ++cell) {
+        const Index beyond = std::max<Index>(0, cell - last);
+        const T* const at = from + (cell_at[cell - beyond] + beyond * cell_step) * step;
+        for (Index i = 0; i < runs.count; ++i)
+          for (Index c = 0; c < runs.length; c += 64 / Index(sizeof(T)))
+            __builtin_prefetch(at + runs.start[i] + c);
+      }
     }
   };
 
