@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Convolutions beside oneDNN's, run in turns in one process: medians of the ratios of neighbours.
-// SEGMED_CONV and SEGMED_ISA force segmed's algorithm and instruction set.
+// SEGMED_CONV and SEGMED_ISA force segmed's algorithm and instruction set. With several threads set
+// OMP_WAIT_POLICY=passive: else oneDNN's spin on into segmed's turn.
 //   bench_conv [--json FILE] [threads [rounds [part of a shape's name]]]
 #include <algorithm>
 #include <cmath>
