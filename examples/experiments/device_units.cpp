@@ -5,7 +5,7 @@
 #include "networks.hpp"
 #include "policies.hpp"
 #include <segmed/backend/convolution_mode.hpp>
-#include <segmed/backend/kernel_table.hpp>
+#include <segmed/backend/targets.hpp>
 
 namespace experiments::ON_DEVICE {
 

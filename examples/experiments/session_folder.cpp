@@ -8,7 +8,7 @@
 #include "commands.hpp"
 #include "device.hpp"
 #include <segmed/backend/convolution_mode.hpp>
-#include <segmed/backend/kernel_table.hpp>
+#include <segmed/backend/targets.hpp>
 #include <segmed/experiment/progress.hpp>
 
 namespace experiments {
