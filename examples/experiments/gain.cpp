@@ -176,6 +176,9 @@ int gain(const GainOptions& asked) {
   const std::string m0 = options.policies.front();
   Study study(options.study);
   check_cases(options, study);
+  const bool long_training = options.budget.is_long();
+  const Recipe first = study.recipe(study.split(options.seed(0), 0).full, long_training);
+  for (const auto& policy : options.policies) recipe_for(policy, first);  // checks its options
   const std::string& out = options.budget.out;
   if (ranks().first()) claim_folder(out, settings_of(options, study));
   ranks().any(false);  // the folder is there
@@ -212,8 +215,6 @@ int gain(const GainOptions& asked) {
                [&](const PlannedRun& run) { return !finished(run); });
   ranks().any(false);
   Index done_runs = Index(runs.size() - left.size());
-  const bool long_training = options.budget.is_long();
-  const Recipe first = study.recipe(study.split(options.seed(0), 0).full, long_training);
   std::printf("%s\n%s\n", first.text().c_str(),
               estimate(first, Index(left.size()), options.budget.minutes, options.budget.steps,
                        Index(left.size() * study.validation().size()), true)
@@ -253,9 +254,9 @@ int gain(const GainOptions& asked) {
     how.full = study.cases(split.full);
     how.partial = study.hidden(split.partial, run.hide, run.seed);
     take_tuning(how, options.budget.tuning);
-    TrainJob job{{study.cohort(), how}, recipe, how};
+    TrainJob job{{study.cohort(), how}, {recipe, run.seed}, how};
     if (base != nullptr && options.warm_start)
-      job.start = folder_of({m0, run.seed}) + "/last.safetensors";
+      job.start.weights = folder_of({m0, run.seed}) + "/last.safetensors";
     const RunReport trained = train(run.policy, std::move(job));
     stopped = trained.interrupted;
     if (stopped) continue;

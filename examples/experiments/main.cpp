@@ -248,7 +248,8 @@ int run(int argc, const char* const* argv) {
   add_study(*gain_app, gain_options.study);
   add_budget(*gain_app, gain_options.budget);
   gain_app
-      ->add_option("--policies", gain_options.policies, "supervised, and those to compare it with")
+      ->add_option("--policies", gain_options.policies,
+                   "supervised, and those to compare it with; set an option as in rdrop:weight=2")
       ->delimiter(',');
   gain_app->add_option("--seeds", gain_options.seeds, "how many")->capture_default_str();
   gain_app

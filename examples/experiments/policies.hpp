@@ -2,23 +2,35 @@
 #pragma once
 #include "recipe.hpp"
 #include <segmed/experiment/training_data.hpp>
+#include <segmed/semi/options.hpp>
 
 namespace experiments {
 
-/// One training run: on what, how, and where it goes.
+/// What learns before its first step: the network of a recipe, and a policy set to something.
+struct Start {
+  const Recipe& recipe;
+  std::uint64_t seed = 1;
+  std::string policy = {};             // as it was asked for
+  segmed::PolicyOptions options = {};  // of the policy; the others have their defaults
+  std::string weights = {};            // a checkpoint with the network's; else they are drawn
+};
+/// One training run: on what, from where, how, and where it goes.
 struct TrainJob {
   segmed::TrainingData data;
-  const Recipe& recipe;
+  Start start;
   segmed::RunOptions options;
-  std::string start = {};  // a checkpoint whose network's weights it starts from; else drawn ones
 };
-using Train = segmed::RunReport (*)(const TrainJob&);
+/// What the program can do with a policy, for networks of one rank.
+struct PolicyUnit {
+  segmed::RunReport (*train)(const TrainJob&);
+  void (*make)(const Start&);  // throws what is wrong with its options
+};
 
 /// A policy that the command line knows by name. Each is defined in a policy_<name>.cpp of its own.
 struct PolicyEntry {
   const char* name;                         // snake_case
   const char* sentence;                     // what it does
-  Train flat, solid;                        // for 2-D and 3-D networks
+  PolicyUnit flat, solid;                   // for 2-D and 3-D networks
   bool baseline = false;                    // trains on D_0 alone
   segmed::Index rounds = 1;                 // how often it may relabel D_1
   void (*adapt)(Recipe&) = [](Recipe&) {};  // what of the recipe it cannot do without
@@ -27,13 +39,15 @@ struct PolicyEntry {
 /// The policies, in the order in which they are listed.
 const std::vector<const PolicyEntry*>& policies();
 
-/// Throws ConfigError, listing the names, for one that is not in the table.
-const PolicyEntry& policy_named(const std::string& name);
+/// Policies are asked for as "name" or "name:option=value:option=value". Throws ConfigError,
+/// listing the names, for one that is not in the table.
+const PolicyEntry& policy_named(const std::string& asked);
 
-/// A recipe with what the policy of that name cannot do without.
+/// A recipe with what the policy cannot do without. Throws ConfigError for options that the policy
+/// does not have or that cannot be so.
 Recipe recipe_for(const std::string& policy, Recipe recipe);
 
-/// Runs a job with the policy of that name.
+/// Runs a job with that policy.
 segmed::RunReport train(const std::string& policy, TrainJob job);
 
 }  // namespace experiments

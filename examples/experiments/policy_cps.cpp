@@ -5,10 +5,10 @@
 namespace experiments::ON_DEVICE {
 
 extern const PolicyEntry cps;
-constinit const PolicyEntry cps = policy("cps", "two networks label D_1 for each other",
-                                         [](const auto& net, const TrainJob& job) {
-                                           return segmed::CrossPseudoSupervision<Of<decltype(net)>>{
-                                               segmed::with_other_start(net, job.options.seed + 1)};
-                                         });
+constinit const PolicyEntry cps =
+    policy("cps", "two networks label D_1 for each other", [](const auto& net, const Start& start) {
+      return segmed::CrossPseudoSupervision<Of<decltype(net)>>{
+          segmed::with_other_start(net, start.seed + 1)};
+    });
 
 }  // namespace experiments::ON_DEVICE

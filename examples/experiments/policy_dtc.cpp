@@ -7,9 +7,9 @@ namespace experiments::ON_DEVICE {
 extern const PolicyEntry dtc;
 constinit const PolicyEntry dtc =
     policy("dtc", "a second head draws the distance to each organ's border, and agrees",
-           [](const auto& net, const TrainJob& job) {
-             return segmed::DualTask<Of<decltype(net)>>::of(
-                 net, job.recipe.classes.size(), job.recipe.plan.channels, job.options.seed);
+           [](const auto& net, const Start& start) {
+             return segmed::DualTask<Of<decltype(net)>>::of(net, start.recipe.classes.size(),
+                                                            start.recipe.plan.channels, start.seed);
            });
 
 }  // namespace experiments::ON_DEVICE

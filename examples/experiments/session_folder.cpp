@@ -18,13 +18,14 @@ namespace fs = std::filesystem;
 
 std::string run_name(const std::string& policy, Index d0, Index d1, Index seed,
                      const std::string& hide) {
-  std::string name = policy + "_d0-" + std::to_string(d0) + "_d1-" + std::to_string(d1) + "_seed-" +
-                     std::to_string(seed);
-  if (hide.empty()) return name;
-  name += "_hide-";
-  for (const char c : hide)
-    name += std::isalnum(static_cast<unsigned char>(c)) || c == '.' ? c : '-';
-  return name;
+  const auto plain = [](std::string text) {
+    for (char& c : text)
+      if (!std::isalnum(static_cast<unsigned char>(c)) && c != '.' && c != '_') c = '-';
+    return text;
+  };
+  const std::string name = plain(policy) + "_d0-" + std::to_string(d0) + "_d1-" +
+                           std::to_string(d1) + "_seed-" + std::to_string(seed);
+  return hide.empty() ? name : name + "_hide-" + plain(hide);
 }
 
 void claim_folder(const std::string& out, const Json& settings) {

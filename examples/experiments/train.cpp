@@ -52,7 +52,8 @@ int train(const TrainOptions& options) {
   how.partial =
       with_d1 ? study.hidden(split.partial, 0, options.study.seed) : std::vector<LoaderCase>{};
   take_tuning(how, options.budget.tuning);
-  const RunReport report = train(options.policy, {{study.cohort(), how}, recipe, how});
+  const RunReport report =
+      train(options.policy, {{study.cohort(), how}, {recipe, options.study.seed}, how});
   if (!ranks().first()) return report.interrupted ? interrupted : done;
   if (report.interrupted) {
     std::printf("stopped after %d steps; go on with: experiments train --resume %s\n",

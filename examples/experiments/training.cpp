@@ -16,12 +16,12 @@ Losses losses_named(const std::string& name) {
 }
 
 template <class F>
-AnyNetwork<F> starting_network(const TrainJob& job) {
-  AnyNetwork<F> net = network_of<F>(job.recipe, job.options.seed);
-  if (!job.start.empty()) Checkpoint::read(job.start).load("network", net);
+AnyNetwork<F> starting_network(const Start& start) {
+  AnyNetwork<F> net = network_of<F>(start.recipe, start.seed);
+  if (!start.weights.empty()) Checkpoint::read(start.weights).load("network", net);
   return net;
 }
-template AnyNetwork<Flat> starting_network<Flat>(const TrainJob&);
-template AnyNetwork<Solid> starting_network<Solid>(const TrainJob&);
+template AnyNetwork<Flat> starting_network<Flat>(const Start&);
+template AnyNetwork<Solid> starting_network<Solid>(const Start&);
 
 }  // namespace experiments::ON_DEVICE

@@ -36,27 +36,39 @@ struct ChosenOptimizer {
   }
 };
 
-/// The network that a job starts with.
+/// The network that a run starts with.
 template <class F>
-segmed::AnyNetwork<F> starting_network(const TrainJob& job);
-extern template segmed::AnyNetwork<Flat> starting_network<Flat>(const TrainJob&);
-extern template segmed::AnyNetwork<Solid> starting_network<Solid>(const TrainJob&);
+segmed::AnyNetwork<F> starting_network(const Start& start);
+extern template segmed::AnyNetwork<Flat> starting_network<Flat>(const Start&);
+extern template segmed::AnyNetwork<Solid> starting_network<Solid>(const Start&);
 
-/// Trains a network of rank F::dim with the policy that `Make{}(net)` or `Make{}(net, job)`
-/// returns.
+/// The policy that `Make{}(net)` or `Make{}(net, start)` returns, set as it was asked for.
+template <class Make>
+auto starting_policy(const auto& net, const Start& start) {
+  auto policy = [&] {
+    if constexpr (requires { Make{}(net, start); })
+      return Make{}(net, start);
+    else
+      return Make{}(net);
+  }();
+  segmed::set_options(policy, start.options, start.policy);
+  return policy;
+}
+
+/// Trains a network of rank F::dim with a policy.
 template <class F, class Loss, class Make>
 segmed::RunReport train_with(const TrainJob& job) {
-  segmed::AnyNetwork<F> net = starting_network<F>(job);
-  const ChosenOptimizer optimizer{job.recipe.rate, job.recipe.optimizer == "sgd"};
-  const auto trained = [&](auto policy) {
-    return segmed::run(job.options, job.data, net, Loss{{losses_named(job.recipe.loss)}}, policy,
-                       optimizer);
-  };
-  if constexpr (requires { Make{}(net, job); })
-    return trained(Make{}(net, job));
-  else
-    return trained(Make{}(net));
+  segmed::AnyNetwork<F> net = starting_network<F>(job.start);
+  auto policy = starting_policy<Make>(net, job.start);
+  const Recipe& recipe = job.start.recipe;
+  const ChosenOptimizer optimizer{recipe.rate, recipe.optimizer == "sgd"};
+  return segmed::run(job.options, job.data, net, Loss{{losses_named(recipe.loss)}}, policy,
+                     optimizer);
 }
+template <class F, class Loss, class Make>
+constexpr PolicyUnit policy_unit{train_with<F, Loss, Make>, [](const Start& start) {
+                                   starting_policy<Make>(starting_network<F>(start), start);
+                                 }};
 
 /// A row of the table of policies. `Make` is a lambda without captures that takes the starting
 /// network, of either rank. Labels of D_1 are learnt from with `Loss`, unless the policy has a term
@@ -64,7 +76,7 @@ segmed::RunReport train_with(const TrainJob& job) {
 template <class Loss = PartialLoss, class Make>
 consteval PolicyEntry policy(const char* name, const char* sentence, Make,
                              segmed::Index rounds = 1) {
-  PolicyEntry entry{name, sentence, train_with<Flat, Loss, Make>, train_with<Solid, Loss, Make>};
+  PolicyEntry entry{name, sentence, policy_unit<Flat, Loss, Make>, policy_unit<Solid, Loss, Make>};
   entry.rounds = rounds;
   return entry;
 }

@@ -24,7 +24,7 @@ int tune(const TuneOptions& options) {
   const bool alone = policy_named(options.policy).baseline;
   how.partial =
       study.hidden(alone ? std::vector<std::string>{} : split.partial, 0, options.study.seed);
-  train(options.policy, {{study.cohort(), how}, recipe, how});
+  train(options.policy, {{study.cohort(), how}, {recipe, options.study.seed}, how});
   units().label_blank_patch(recipe);
   for (const std::string& plan : units().plans(false)) std::printf("%s\n", plan.c_str());
   units().tune(0);

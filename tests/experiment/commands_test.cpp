@@ -249,11 +249,43 @@ TEST_SUITE("experiment/commands") {
     says("--d0 1 --d1 0 --val 1", 2, "give --d1 the number");
     says("--d0 1 --d1 1", 2, "give --val the number");
     says("--d0 1 --d1 1 --val 1 --seeds 0", 2, "--seeds");
+    const auto refuses = [&](const std::string& policy, const std::string& text) {
+      says("--d0 1 --d1 1 --val 1 --policies " + policy, 2, text);
+    };
+    refuses("rdrop:weigt=2", "there is no option weigt; give one of dropout, weight");
+    refuses("marginal:weight=2", "there is no option weight");
+    refuses("rdrop:weight=two", "\"weight=two\" is not OPTION=NUMBER, as in rdrop:weight=2");
+    refuses("rdrop:weight=1:", "\"\" is not OPTION=NUMBER");
+    refuses("rdrop:=1", "\"=1\" is not OPTION=NUMBER");
+    refuses("rdrop:weight=1:weight=2", "sets weight twice");
+    refuses("rdrop:weight=inf", "option weight is not a number");
+    refuses("bcp:largest=0.5", "option largest is 0.5; give 0 for no or 1 for yes");
+    refuses("cube_shuffle:parts=1.5", "option parts is 1.5; give a whole number");
     CHECK(here.run("gain --data data --out out --steps 1 --d0 1 --d1 1 --val 1 --policies "
                    "supervised") == 2);
     fs::remove(here.folder / "data/s0001/segmentations/spleen.nii.gz");
     says("--d0 1 --d1 1 --val a", 3, "case s0001 annotates 1 of the 2 classes");
     says("--d0 a --d1 1 --val 1", 3, "put it into D_1, or give --classes");
+  }
+  TEST_CASE("a policy is compared with itself under other options") {
+    const Workplace here;
+    if (!here.with_cohort()) return;
+    REQUIRE_MESSAGE(
+        here.run(
+            "gain --data data --d0 1 --d1 1 --val 1 --hide classes:1 --seeds 1 --steps 3 "
+            "--policies marginal,exclusion,exclusion:exclusion=2,exclusion:exclusion=0 --out runs" +
+            small) == 0,
+        here.said());
+    const Results results = read_results((here.folder / "runs/results.json").string());
+    const auto dice = [&](const char* policy) {
+      const RunResult* run = results.find(policy, 1, 1, 1, "classes:1");
+      REQUIRE(run != nullptr);
+      return run->mean_dice();
+    };
+    CHECK(dice("exclusion") == dice("exclusion:exclusion=2"));  // its default
+    CHECK(dice("exclusion:exclusion=0") == dice("marginal"));
+    CHECK(dice("exclusion") != dice("marginal"));
+    CHECK(fs::exists(here.folder / "runs/runs/exclusion-exclusion-0_d0-1_d1-1_seed-1"));
   }
   TEST_CASE("the policies are listed without any other option") {
     const Workplace here;

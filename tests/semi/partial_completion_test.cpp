@@ -163,27 +163,23 @@ TEST_SUITE("semi/partial_completion") {
 
     const F answer = evaluating([&] { return other(partial.image); });
     const double completed = value_of(user, complete(partial.labels, answer, 0.7f));
-    CHECK(terms({.teacher = {other}, .weight = 0.5f, .confidence = 0.7f}, user).second ==
+    CHECK(terms({.teacher = {other}, .weight = 0.5f, .adaptive = false}, user).second ==
           near(0.5 * completed));
     ClassConfidence<Cpu> sure(3);
     sure.follow(partial.labels, answer, 0.99f);
     const double adapted = value_of(user, complete(partial.labels, answer, sure.least(0.7f)));
-    CHECK(terms({.teacher = {other}, .weight = 0.5f, .confidence = 0.7f, .adaptive = true}, user)
-              .second == near(0.5 * adapted));
+    CHECK(terms({.teacher = {other}, .weight = 0.5f}, user).second == near(0.5 * adapted));
     CHECK(adapted != near(completed));
     CHECK(terms({.teacher = {other}, .weight = 0}, user).second == 0);
   }
-  TEST_CASE("a policy that adapts resumes bit for bit, and one that does not keeps nothing") {
-    check_resumes([](const Net& net) {
-      return Completion{.teacher = {net}, .after = 0, .confidence = 0.7f, .adaptive = true};
-    });
+  TEST_CASE("a policy that adapts resumes bit for bit, and is not one that does not") {
+    check_resumes([](const Net& net) { return Completion{.teacher = {net}, .after = 0}; });
     const Net net = small_net();
-    CHECK(Completion{.teacher = {net}}.sureness.mean.size() == 0);
-    Completion late{.teacher = {net}, .after = 0};
-    late.adaptive = true;
-    CHECK_THROWS_AS(trained(late, net), ConfigError);
-    const Completion fixed{.teacher = {net}, .after = 0, .confidence = 0.7f};
-    const Completion adaptive{.teacher = {net}, .after = 0, .confidence = 0.7f, .adaptive = true};
+    const Completion adaptive{.teacher = {net}, .after = 0};
+    const Completion fixed{.teacher = {net}, .after = 0, .adaptive = false};
+    Completion switched = adaptive;
+    switched.adaptive = false;
     CHECK(trained(fixed, net) != trained(adaptive, net));
+    CHECK(trained(fixed, net) == trained(switched, net));
   }
 }

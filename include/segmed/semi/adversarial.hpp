@@ -117,6 +117,10 @@ struct Adversarial {
     ema(before, critic, 1 - double(pace));
     critic = before.module;
   }
+  static void options(auto& self, auto&& visit) {
+    visit("weight", self.weight);
+    visit("pace", self.pace);
+  }
   static void members(auto& self, auto&& visit) {
     visit("critic", self.critic);
     visit("before", self.before);

@@ -2,6 +2,7 @@
 #pragma once
 #include <segmed/autograd/pointwise.hpp>
 #include <segmed/losses/labels.hpp>
+#include <segmed/tensor/gather.hpp>
 #include <segmed/tensor/reduce.hpp>
 
 namespace segmed {
@@ -106,15 +107,15 @@ Labels<typename F::device> complete(const Labels<typename F::device>& labels, co
 /// How sure a network is where `complete` may set a label.
 ///
 ///   shapes   logits (N, spatial..., C); result (C, 2): per class the sum of the confidences of the
-///            voxels that it is the answer for, and their number
+///            voxels that it is the answer for, and their number, over all ranks
 template <FeatureMap F>
 Storage<double, typename F::device> open_confidence(const Labels<typename F::device>& labels,
                                                     const F& logits) {
   const F z = detach(logits);
   const auto sets = labels.sets();
   const auto in = open_voxels(labels, z, sets);
-  return reduce<typename F::device>(1, labels.grid.size(), 2 * in.classes,
-                                    ConfidenceKernel<typename F::value_type>{in});
+  return over_ranks(reduce<typename F::device>(1, labels.grid.size(), 2 * in.classes,
+                                               ConfidenceKernel<typename F::value_type>{in}));
 }
 
 }  // namespace segmed

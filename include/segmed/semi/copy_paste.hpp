@@ -156,6 +156,13 @@ struct CopyPaste {
   void after_step(auto& now) {
     ema(teacher, now.student, MeanTeacher<Net>::average_keep(keep, now.clock.host().step));
   }
+  static void options(auto& self, auto&& visit) {
+    visit("keep", self.keep);
+    visit("weight", self.weight);
+    visit("largest", self.largest);
+    visit("side", self.side);
+    visit("after", self.after);
+  }
   static void members(auto& self, auto&& visit) { visit("teacher", self.teacher); }
 
  private:

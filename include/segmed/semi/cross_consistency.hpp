@@ -44,6 +44,13 @@ struct CrossConsistency {
     agree(unattended, [&](const F& x) { return attention_dropout(x, low, high); });
     return now.clock.ramp(weight / 3) * sum;
   }
+  static void options(auto& self, auto&& visit) {
+    visit("weight", self.weight);
+    visit("noise", self.noise);
+    visit("dropout", self.dropout);
+    visit("low", self.low);
+    visit("high", self.high);
+  }
   static void members(auto& self, auto&& visit) {
     visit("noisy", self.noisy);
     visit("dropped", self.dropped);

@@ -190,6 +190,13 @@ struct CubeShuffle {
   void after_step(auto& now) {
     ema(teacher, now.student, MeanTeacher<Net>::average_keep(keep, now.clock.host().step));
   }
+  static void options(auto& self, auto&& visit) {
+    visit("keep", self.keep);
+    visit("labelled", self.labelled);
+    visit("weight", self.weight);
+    visit("noise", self.noise);
+    visit("parts", self.parts);
+  }
   static void members(auto& self, auto&& visit) { visit("teacher", self.teacher); }
 };
 

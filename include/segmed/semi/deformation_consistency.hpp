@@ -70,6 +70,11 @@ struct DeformationConsistency {
     const auto warped = warp(softmax(now.logits_partial()), field, farthest);
     return now.clock.ramp(weight) * mean_square(of_warped, warped);
   }
+  static void options(auto& self, auto&& visit) {
+    visit("weight", self.weight);
+    visit("farthest", self.farthest);
+    visit("cell", self.cell);
+  }
 };
 
 }  // namespace segmed

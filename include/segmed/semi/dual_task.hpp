@@ -218,6 +218,11 @@ struct DualTask {
                (float(known.grid().cases) / all * agree +
                 float(guess.grid().cases) / all * disagreement(guess, now.logits_partial(), steep));
   }
+  static void options(auto& self, auto&& visit) {
+    visit("regression", self.regression);
+    visit("weight", self.weight);
+    visit("steepness", self.steepness);
+  }
   static void members(auto& self, auto&& visit) { visit("head", self.head); }
 };
 

@@ -21,6 +21,7 @@ struct EntropyMinimization {
     const auto labels = blank_labels<typename Now::F::device>(logits.grid());
     return now.clock.ramp(weight) * now.criterion_with(Entropy{}, logits, labels);
   }
+  static void options(auto& self, auto&& visit) { visit("weight", self.weight); }
 };
 
 }  // namespace segmed

@@ -24,6 +24,7 @@ struct ExclusionTraining {
   typename Now::Value loss(Now&) {
     return {};
   }
+  static void options(auto& self, auto&& visit) { visit("exclusion", self.exclusion); }
 };
 
 }  // namespace segmed

@@ -23,6 +23,10 @@ struct FixMatch {
     const auto labels = complete(now.partial.labels, now.logits_partial(), confidence);
     return now.clock.ramp(weight) * now.criterion(now.student(now.partial.strong), labels);
   }
+  static void options(auto& self, auto&& visit) {
+    visit("weight", self.weight);
+    visit("confidence", self.confidence);
+  }
 };
 
 }  // namespace segmed

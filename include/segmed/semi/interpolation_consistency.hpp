@@ -72,6 +72,11 @@ struct InterpolationConsistency {
     ema(teacher, now.student, MeanTeacher<Net>::average_keep(keep, now.clock.host().step));
   }
   const Net& predictor(const Net&) const { return teacher.module; }
+  static void options(auto& self, auto&& visit) {
+    visit("keep", self.keep);
+    visit("weight", self.weight);
+    visit("shape", self.shape);
+  }
   static void members(auto& self, auto&& visit) { visit("teacher", self.teacher); }
 };
 

@@ -22,6 +22,7 @@ struct LeafDiceTraining {
   typename Now::Value loss(Now&) {
     return {};
   }
+  static void options(auto& self, auto&& visit) { visit("entropy", self.entropy); }
 };
 
 }  // namespace segmed

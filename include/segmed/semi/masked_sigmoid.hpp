@@ -35,6 +35,10 @@ struct MaskedSigmoid {
   typename Now::Value loss(Now&) {
     return {};
   }
+  static void options(auto& self, auto&& visit) {
+    visit("entropy", self.entropy);
+    visit("background", self.background);
+  }
 };
 
 }  // namespace segmed

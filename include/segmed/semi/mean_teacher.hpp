@@ -28,6 +28,11 @@ struct MeanTeacher {
     ema(teacher, now.student, average_keep(keep, now.clock.host().step));
   }
   const Net& predictor(const Net&) const { return teacher.module; }
+  static void options(auto& self, auto&& visit) {
+    visit("keep", self.keep);
+    visit("weight", self.weight);
+    visit("noise", self.noise);
+  }
   static void members(auto& self, auto&& visit) { visit("teacher", self.teacher); }
 
   static double average_keep(float keep, std::uint32_t step) {

@@ -51,6 +51,10 @@ struct MutualConsistency {
     full_.clear(), partial_.clear();
     return now.clock.ramp(weight) * term;
   }
+  static void options(auto& self, auto&& visit) {
+    visit("weight", self.weight);
+    visit("temperature", self.temperature);
+  }
   static void members(auto& self, auto&& visit) {
     visit("linear", self.linear);
     visit("nearest", self.nearest);

@@ -9,7 +9,8 @@ namespace segmed {
 
 /// Partly annotated scans, used in full: where classes were annotated, the marginal loss and the
 /// exclusion of the others; where they were not, the confident answers of a slow average of the
-/// student, never on voxels that people drew. Uses D_1's partial labels: in both.
+/// student, never on voxels that people drew. Uses D_1's partial labels: in both. The defaults of
+/// the completion were chosen on generated abdomens.
 ///
 ///   source   marginal and exclusion loss: Shi et al., 2021, arXiv:2007.03868, with probabilities
 ///            merged instead of logits; completion: Tarvainen & Valpola, 2017, arXiv:1703.01780,
@@ -19,13 +20,13 @@ template <Network Net>
 struct PartialCompletion {
   Frozen<Net> teacher;
   float keep = 0.99f;       // of the teacher and of the mean confidences, per step
-  float weight = 0.1f;      // of the completed labels after their warm-up; 0: no completion
+  float weight = 1;         // of the completed labels after their warm-up; 0: no completion
   float exclusion = 0.1f;   // of the exclusion term; not added to a loss that takes partial labels
   float after = 0.5f;       // the fraction of the budget from which the teacher is asked
-  float confidence = 0.9f;  // of the teacher, below which a voxel stays without a label
+  float confidence = 0.7f;  // of the teacher, below which a voxel stays without a label
   bool marginal = true;     // the marginal loss of D_1's labels; false: only their exclusion
-  bool adaptive = false;    // less confidence of classes of which the teacher is less sure
-  ClassConfidence<typename Net::Features::device> sureness{adaptive ? Index(ignored) : 0};
+  bool adaptive = true;     // less confidence of classes of which the teacher is less sure
+  ClassConfidence<typename Net::Features::device> sureness{Index(ignored)};
 
   template <class Now>
   typename Now::Value supervised(Now& now) {
@@ -47,6 +48,15 @@ struct PartialCompletion {
   }
   void after_step(auto& now) {
     ema(teacher, now.student, MeanTeacher<Net>::average_keep(keep, now.clock.host().step));
+  }
+  static void options(auto& self, auto&& visit) {
+    visit("keep", self.keep);
+    visit("weight", self.weight);
+    visit("exclusion", self.exclusion);
+    visit("after", self.after);
+    visit("confidence", self.confidence);
+    visit("marginal", self.marginal);
+    visit("adaptive", self.adaptive);
   }
   static void members(auto& self, auto&& visit) {
     visit("teacher", self.teacher);

@@ -7,6 +7,7 @@
 //   const auto& predictor(net)   the network to predict with; the student otherwise
 //   static constexpr Needs needs what the loader shall prepare
 //   members(self, visit)         what it owns: trained with the student, or inside of a Frozen
+//   options(self, visit)         its numbers that a user may choose by name; see semi/options.hpp
 //   save / load                  plain state that a checkpoint shall keep
 //   static constexpr bool replays = true   its terms are computed by kernels alone: nothing on the
 //                                host changes from step to step, so that they may be replayed
@@ -208,6 +209,7 @@ struct Both {
     else
       return second.predictor(student);
   }
+  static void options(auto& self, auto&& visit) { members(self, visit); }
   static void members(auto& self, auto&& visit) {
     visit("first", self.first);
     visit("second", self.second);

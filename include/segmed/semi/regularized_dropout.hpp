@@ -32,6 +32,10 @@ struct RegularizedDropout {
           now.student.classify(now.student.decode(channel_dropout(levels, dropout))));
     return now.clock.ramp(weight) * agreement(SymmetricDivergence{}, predictions);
   }
+  static void options(auto& self, auto&& visit) {
+    visit("weight", self.weight);
+    visit("dropout", self.dropout);
+  }
 };
 
 }  // namespace segmed

@@ -42,6 +42,10 @@ struct SelfTraining {
   void load(const Archive& from, const std::string& prefix) {
     relabelled = from.number<Index>(prefix + ".relabelled");
   }
+  static void options(auto& self, auto&& visit) {
+    visit("weight", self.weight);
+    visit("confidence", self.confidence);
+  }
 };
 
 }  // namespace segmed

@@ -58,6 +58,10 @@ struct TransformConsistency {
     return now.clock.ramp(0.5f * weight) *
            (mean_square(detach(of_changed), changed) + mean_square(of_changed, detach(changed)));
   }
+  static void options(auto& self, auto&& visit) {
+    visit("weight", self.weight);
+    visit("mirrors", self.mirrors);
+  }
 };
 
 }  // namespace segmed

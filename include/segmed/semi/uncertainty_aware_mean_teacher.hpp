@@ -71,6 +71,12 @@ struct UncertaintyAwareMeanTeacher {
     ema(teacher, now.student, MeanTeacher<Net>::average_keep(keep, now.clock.host().step));
   }
   const Net& predictor(const Net&) const { return teacher.module; }
+  static void options(auto& self, auto&& visit) {
+    visit("passes", self.passes);
+    visit("keep", self.keep);
+    visit("weight", self.weight);
+    visit("noise", self.noise);
+  }
   static void members(auto& self, auto&& visit) { visit("teacher", self.teacher); }
 };
 

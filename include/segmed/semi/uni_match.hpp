@@ -68,6 +68,17 @@ struct UniMatch {
       seen = 0.5f * (seen + now.criterion(now.student(changed(now.partial.image)), labels));
     return weight * strong * seen + weight * features * now.criterion(felt, labels);
   }
+  static void options(auto& self, auto&& visit) {
+    visit("weight", self.weight);
+    visit("strong", self.strong);
+    visit("features", self.features);
+    visit("dropout", self.dropout);
+    visit("confidence", self.confidence);
+    visit("views", self.views);
+    visit("contrast", self.contrast);
+    visit("brightness", self.brightness);
+    visit("noise", self.noise);
+  }
 
  private:
   /// The second strong view. A constant.
