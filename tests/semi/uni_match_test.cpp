@@ -15,6 +15,9 @@ Labels<Cpu> sure_labels(const Doubles& logits, const Samples<Map>& samples, doub
   REQUIRE(doubtful < Index(labels.size()));
   return labels_of<Cpu>(samples.labels.grid, labels, 3);
 }
+/// What a term weighs in the middle of its warm-up.
+constexpr double ramp = 0.5;
+
 /// The second strong view of the defaults, from the draws that come next.
 template <class Map>
 Map changed(const Map& image) {
@@ -40,10 +43,10 @@ double by_hand(const N& net, OneStep<typename N::Features>& step, float confiden
   const auto felt = net.classify(net.decode(channel_dropout(levels, 0.5f)));
   const Criterion<Loss> loss{};
   const double seen = loss(net(step.partial.strong), labels).host();
-  const double of_features = 0.5 * loss(felt, labels).host();
-  if (views == 1) return 0.5 * seen + of_features;
+  const double of_features = ramp * 0.5 * loss(felt, labels).host();
+  if (views == 1) return ramp * 0.5 * seen + of_features;
   const auto second = changed(step.partial.image);
-  return 0.25 * (seen + loss(net(second), labels).host()) + of_features;
+  return ramp * 0.25 * (seen + loss(net(second), labels).host()) + of_features;
 }
 
 }  // namespace
@@ -93,7 +96,7 @@ TEST_SUITE("semi/uni_match") {
       labels = sure_labels(host(net(step.partial.image)), step.partial, 0.5);
     }
     step.group.clear_grads();
-    backward(0.5f * Criterion<Loss>{}(net(step.partial.strong), labels));
+    backward(float(ramp * 0.5) * Criterion<Loss>{}(net(step.partial.strong), labels));
     for (const auto& p : step.group.params()) {
       const auto alone = p->grad.host();
       const auto& term = all.at(p->name);

@@ -38,10 +38,10 @@ struct StrongChange {
 ///   source   Yang et al., UniMatch, 2023, arXiv:2208.09910, without CutMix. The first strong view
 ///            is the loader's, the second is made here: contrast, shift and noise of the weak one;
 ///            the user's loss instead of cross-entropy, over the voxels that have a label instead
-///            of all
+///            of all, and warmed up, because a network that starts from nothing is sure too early
 struct UniMatch {
   static constexpr Needs needs{.strong_view = true};
-  float weight = 1;          // of the whole term
+  float weight = 1;          // of the whole term after its warm-up
   float strong = 0.5f;       // of the strong views together
   float features = 0.5f;     // of the dropped features
   float dropout = 0.5f;      // of whole channels
@@ -66,7 +66,8 @@ struct UniMatch {
     auto seen = now.criterion(now.student(now.partial.strong), labels);
     if (views == 2)
       seen = 0.5f * (seen + now.criterion(now.student(changed(now.partial.image)), labels));
-    return weight * strong * seen + weight * features * now.criterion(felt, labels);
+    return now.clock.ramp(weight * strong) * seen +
+           now.clock.ramp(weight * features) * now.criterion(felt, labels);
   }
   static void options(auto& self, auto&& visit) {
     visit("weight", self.weight);
