@@ -181,6 +181,16 @@ TEST_SUITE("experiment/results") {
     CHECK(results_of(old).runs[0].hide.empty());
     CHECK_FALSE(results_of(old).runs[0].warm);
   }
+  TEST_CASE("a larger gain of fewer seeds does not lead") {
+    Results results = example();
+    results.runs.push_back(run("lucky", 1, 60, 0.2));
+    compare_runs(results);
+    REQUIRE(results.gains.size() == 2);
+    CHECK(results.gains[1].gain > results.gains[0].gain);
+    CHECK(results.best()->policy != "lucky");
+    CHECK(Results::leads(results.gains[0], results.gains[1]));
+    CHECK_FALSE(Results::leads(results.gains[0], results.gains[0]));
+  }
   TEST_CASE("the result is read out in a sentence") {
     CHECK(reading(Results{}).empty());
     Results results;

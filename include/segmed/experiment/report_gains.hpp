@@ -26,8 +26,9 @@ class GainSections : protected ReportPage {
         policies_.push_back(run.policy);
     std::vector<const GainResult*> order;
     for (const GainResult& gain : in_.results.gains) order.push_back(&gain);
-    std::stable_sort(order.begin(), order.end(),
-                     [](const GainResult* a, const GainResult* b) { return a->gain > b->gain; });
+    std::stable_sort(order.begin(), order.end(), [](const GainResult* a, const GainResult* b) {
+      return Results::leads(*a, *b);
+    });
     for (const GainResult* gain : order)
       if (place(by_gain_, gain->policy) == by_gain_.size()) by_gain_.push_back(gain->policy);
   }

@@ -119,11 +119,15 @@ struct Results {
       if (const RunResult* partner = find(baseline, run->seed, run->d0, 0)) all.push_back(partner);
     return all;
   }
-  /// The largest gain, or nullptr.
+  /// The order to show gains in: the largest first, those that lack seeds behind.
+  static bool leads(const GainResult& a, const GainResult& b) {
+    return a.seeds.size() != b.seeds.size() ? a.seeds.size() > b.seeds.size() : a.gain > b.gain;
+  }
+  /// The first in that order, or nullptr.
   const GainResult* best() const {
     const GainResult* found = nullptr;
     for (const GainResult& gain : gains)
-      if (found == nullptr || gain.gain > found->gain) found = &gain;
+      if (found == nullptr || leads(gain, *found)) found = &gain;
     return found;
   }
   /// Whether D_1's labels were hidden in several ways.
