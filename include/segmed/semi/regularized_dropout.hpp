@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-#include <segmed/autograd/perturb.hpp>
 #include <segmed/losses/consistency.hpp>
 #include <segmed/semi/policy.hpp>
 
@@ -25,11 +24,8 @@ struct RegularizedDropout {
         "RegularizedDropout: the network needs `encode`, `decode`, `classify` and "
         "`branch`; see nn/network.hpp");
     if (now.partial.empty()) return {};
-    const auto& levels = now.levels_partial();
     std::vector<F> predictions;
-    for (int i = 0; i < 2; ++i)
-      predictions.push_back(
-          now.student.classify(now.student.decode(channel_dropout(levels, dropout))));
+    for (int i = 0; i < 2; ++i) predictions.push_back(now.spoilt_partial(dropout));
     return now.clock.ramp(weight) * agreement(SymmetricDivergence{}, predictions);
   }
   static void options(auto& self, auto&& visit) {

@@ -4,6 +4,7 @@
 #include <string>
 #include <vector>
 
+#include <segmed/autograd/perturb.hpp>
 #include <segmed/losses/criterion.hpp>
 #include <segmed/nn/network.hpp>
 #include <segmed/tensor/clock.hpp>
@@ -62,6 +63,18 @@ class SemiStep {
   const std::vector<F>& levels_full() requires CodedNetwork<Net> { return levels(full, full_); }
   const std::vector<F>& levels_partial() requires CodedNetwork<Net> {
     return levels(partial, partial_);
+  }
+  /// Logits of D_1 from features of which whole channels are dropped where the decoder reads them,
+  /// other ones at every call.
+  F spoilt_partial(float dropout) requires CodedNetwork<Net> {
+    return student.classify(student.decode(channel_dropout(levels_partial(), dropout)));
+  }
+  /// Whether the network shows its levels: its type, or what it holds where that erases the type.
+  bool codes() const {
+    if constexpr (requires { student.codes(); })
+      return student.codes();
+    else
+      return CodedNetwork<Net>;
   }
   /// Logits at falling resolution, for networks that have them. Who wants the logits too asks for
   /// these first: without a deeply supervised loss, logits asked for before cost another decoding.
@@ -154,12 +167,6 @@ class SemiStep {
   bool splits() const {
     if constexpr (requires { student.splits(); })
       return student.splits();
-    else
-      return true;
-  }
-  bool codes() const {
-    if constexpr (requires { student.codes(); })
-      return student.codes();
     else
       return true;
   }

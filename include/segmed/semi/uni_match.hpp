@@ -2,7 +2,6 @@
 #pragma once
 #include <vector>
 
-#include <segmed/autograd/perturb.hpp>
 #include <segmed/semi/complete.hpp>
 #include <segmed/semi/policy.hpp>
 
@@ -61,8 +60,7 @@ struct UniMatch {
     require<ConfigError>(views == 1 || views == 2, "UniMatch", views, " strong views; give 1 or 2");
     if (now.partial.empty()) return {};
     const auto labels = complete(now.partial.labels, now.logits_partial(), confidence);
-    const auto felt =
-        now.student.classify(now.student.decode(channel_dropout(now.levels_partial(), dropout)));
+    const auto felt = now.spoilt_partial(dropout);
     auto seen = now.criterion(now.student(now.partial.strong), labels);
     if (views == 2)
       seen = 0.5f * (seen + now.criterion(now.student(changed(now.partial.image)), labels));
