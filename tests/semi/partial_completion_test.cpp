@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "one_step.hpp"
+#include "policy_trial.hpp"
 #include <segmed/semi/partial_completion.hpp>
 
 using namespace trial;
@@ -163,43 +163,14 @@ TEST_SUITE("semi/partial_completion") {
 
     const F answer = evaluating([&] { return other(partial.image); });
     const double completed = value_of(user, complete(partial.labels, answer, 0.7f));
-    CHECK(
-        terms({.teacher = {other}, .weight = 0.5f, .adaptive = false, .dropout = 0}, user).second ==
-        near(0.5 * completed));
+    CHECK(terms({.teacher = {other}, .weight = 0.5f, .adaptive = false}, user).second ==
+          near(0.5 * completed));
     ClassConfidence<Cpu> sure(3);
     sure.follow(partial.labels, answer, 0.99f);
     const double adapted = value_of(user, complete(partial.labels, answer, sure.least(0.7f)));
-    CHECK(terms({.teacher = {other}, .weight = 0.5f, .dropout = 0}, user).second ==
-          near(0.5 * adapted));
+    CHECK(terms({.teacher = {other}, .weight = 0.5f}, user).second == near(0.5 * adapted));
     CHECK(adapted != near(completed));
     CHECK(terms({.teacher = {other}, .weight = 0}, user).second == 0);
-  }
-  TEST_CASE("completed labels teach the student with features dropped") {
-    Net net = small_net();
-    const Net other = small_net(2);
-    OneStep step;
-    Completion policy{.teacher = {other}};
-    auto now = step.now(net);
-    const double term = policy.loss(now).host();
-    const auto expected = [&](const auto& student, float dropout) {
-      step.again();
-      const Scope forward([](Mode& m) { m.record = false; });
-      const F answer = evaluating([&] { return other(step.partial.image); });
-      ClassConfidence<Cpu> sure(3);
-      sure.follow(step.partial.labels, answer, 0.99f);
-      const auto labels = complete(step.partial.labels, answer, sure.least(0.7f));
-      const auto levels = student.encode(step.partial.image);
-      const F z =
-          student.classify(student.decode(dropout > 0 ? channel_dropout(levels, dropout) : levels));
-      return 0.5 * double(Criterion<Loss>{}(z, labels).host());
-    };
-    CHECK(term == doctest::Approx(expected(net, 0.3f)).epsilon(1e-5));
-    CHECK(term != doctest::Approx(expected(net, 0)).epsilon(1e-5));
-    AnyNetwork<F> erased{small_net()};
-    PartialCompletion<AnyNetwork<F>> of_erased{.teacher = {AnyNetwork<F>(other)}};
-    auto again = step.now(erased);
-    CHECK(of_erased.loss(again).host() == float(term));
-    Tape::current()->clear();
   }
   TEST_CASE("a policy that adapts resumes bit for bit, and is not one that does not") {
     check_resumes([](const Net& net) { return Completion{.teacher = {net}, .after = 0}; });

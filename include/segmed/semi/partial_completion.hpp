@@ -26,7 +26,6 @@ struct PartialCompletion {
   float confidence = 0.7f;  // of the teacher, below which a voxel stays without a label
   bool marginal = true;     // the marginal loss of D_1's labels; false: only their exclusion
   bool adaptive = true;     // less confidence of classes of which the teacher is less sure
-  float dropout = 0.3f;     // of whole channels, in what the completed labels teach
   ClassConfidence<typename Net::Features::device> sureness{Index(ignored)};
 
   template <class Now>
@@ -45,7 +44,7 @@ struct PartialCompletion {
     if (adaptive) sureness.follow(drawn, answer, keep);
     const auto labels = adaptive ? complete(drawn, answer, sureness.least(confidence))
                                  : complete(drawn, answer, confidence);
-    return now.clock.ramp(weight) * now.criterion(taught(now), labels);
+    return now.clock.ramp(weight) * now.criterion(now.logits_partial(), labels);
   }
   void after_step(auto& now) {
     ema(teacher, now.student, MeanTeacher<Net>::average_keep(keep, now.clock.host().step));
@@ -58,20 +57,10 @@ struct PartialCompletion {
     visit("confidence", self.confidence);
     visit("marginal", self.marginal);
     visit("adaptive", self.adaptive);
-    visit("dropout", self.dropout);
   }
   static void members(auto& self, auto&& visit) {
     visit("teacher", self.teacher);
     visit("sureness", self.sureness);
-  }
-
- private:
-  /// What the completed labels teach: the student, with features dropped where it shows them.
-  template <class Now>
-  typename Now::F taught(Now& now) const {
-    if constexpr (requires { now.levels_partial(); })
-      if (dropout > 0 && now.codes()) return now.spoilt_partial(dropout);
-    return now.logits_partial();
   }
 };
 

@@ -69,13 +69,6 @@ class SemiStep {
   F spoilt_partial(float dropout) requires CodedNetwork<Net> {
     return student.classify(student.decode(channel_dropout(levels_partial(), dropout)));
   }
-  /// Whether the network shows its levels: its type, or what it holds where that erases the type.
-  bool codes() const {
-    if constexpr (requires { student.codes(); })
-      return student.codes();
-    else
-      return CodedNetwork<Net>;
-  }
   /// Logits at falling resolution, for networks that have them. Who wants the logits too asks for
   /// these first: without a deeply supervised loss, logits asked for before cost another decoding.
   const std::vector<F>& outputs_full() requires DeepNetwork<Net> { return outputs(full, full_); }
@@ -167,6 +160,12 @@ class SemiStep {
   bool splits() const {
     if constexpr (requires { student.splits(); })
       return student.splits();
+    else
+      return true;
+  }
+  bool codes() const {
+    if constexpr (requires { student.codes(); })
+      return student.codes();
     else
       return true;
   }
