@@ -162,7 +162,8 @@ struct Ours {
     to_fine.out[0] = fine.data(), to_fine.grid[0] = w.fine;
     to_coarse.out[0] = coarse.data(), to_coarse.grid[0] = w.coarse;
     Sink<float>& forward = s.transposed ? to_fine : to_coarse;
-    forward.bias = bias.data(), forward.moments = moments.data();
+    forward.bias = bias.data();
+    if (s.kernel > 1) forward.moments = moments.data();  // nothing normalises a head's logits
     from_fine.values.lane[0].grid = w.fine, from_fine.values.lane[0].x = fine.data();
     from_coarse.values.lane[0].grid = w.coarse, from_coarse.values.lane[0].x = coarse.data();
   }
