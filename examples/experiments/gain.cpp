@@ -114,6 +114,26 @@ Json settings_of(const GainOptions& options, const Study& study) {
   return json;
 }
 
+/// Results that were made with this command, here or elsewhere, or a ConfigError.
+Results results_to_go_on_with(const std::string& path, const GainOptions& options,
+                              const Study& study) {
+  Results results = read_results(path);
+  const Index steps = options.budget.steps;
+  for (RunResult& run : results.runs) {
+    if (run.d1 > 0 && run.hide.empty()) run.hide = study.hides().front();  // older ones do not say
+    const auto who = [&] { return run.policy + " of seed " + std::to_string(run.seed); };
+    require<ConfigError>(
+        std::equal(run.cases.begin(), run.cases.end(), study.validation().begin(),
+                   study.validation().end(),
+                   [](const CaseResult& one, const std::string& id) { return one.id == id; }),
+        "--out", path, ": ", who(), " was evaluated on other cases; give an empty folder");
+    require<ConfigError>(steps == 0 || run.steps == steps || (run.d1 > 0 && !options.equal.empty()),
+                         "--out", path, ": ", who(), " took ", run.steps, " steps, not ", steps,
+                         "; give an empty folder");
+  }
+  return results;
+}
+
 /// The results of all runs: of this process, of other ranks, of earlier times. Each run's stand in
 /// its folder as well, so that nothing is lost with a process.
 class Finished {
@@ -180,15 +200,13 @@ int gain(const GainOptions& asked) {
   const Recipe first = study.recipe(study.split(options.seed(0), 0).full, long_training);
   for (const auto& policy : options.policies) recipe_for(policy, first);  // checks its options
   const std::string& out = options.budget.out;
-  if (ranks().first()) claim_folder(out, settings_of(options, study));
-  ranks().any(false);  // the folder is there
   const std::string path = out + "/results.json";
   Results results;
+  if (fs::exists(path)) results = results_to_go_on_with(path, options, study);
   results.classes.assign(study.cohort().classes.names.begin() + 1,
                          study.cohort().classes.names.end());
-  if (fs::exists(path)) results = read_results(path);
-  for (RunResult& run : results.runs)  // older results do not say how labels were hidden
-    if (run.d1 > 0 && run.hide.empty()) run.hide = study.hides().front();
+  if (ranks().first()) claim_folder(out, settings_of(options, study));
+  ranks().any(false);  // the folder is there
 
   auto runs = planned_runs(options, study);
   if (!ranks().alone())  // ranks take turns, and every M_1 needs its M_0

@@ -24,15 +24,28 @@ std::string folder_of(const std::string& out, const RunResult& run) {
 }
 
 /// The best, the median and the worst case of the first run of the largest gain, M_0 and M_1 side
-/// by side.
+/// by side; of published results, none where nothing has been predicted in this folder.
 std::vector<ShownCase> shown_cases(const std::string& out, const FolderCohort& cohort,
                                    const Results& results) {
   if (results.gains.empty()) return {};
   const GainResult& gain = *results.best();
+  const auto baseline = [&](const RunResult& run) {
+    return results.find("supervised", run.seed, gain.d0, 0);
+  };
+  const auto prediction_of = [&](const RunResult& run, const std::string& id) {
+    return folder_of(out, run) + "/predictions/" + id + ".nii.gz";
+  };
+  const auto can_be_shown = [&](const RunResult* run) {
+    const RunResult* const partner = baseline(*run);
+    return partner != nullptr && std::all_of(run->cases.begin(), run->cases.end(), [&](auto& one) {
+             return fs::exists(prediction_of(*run, one.id)) &&
+                    fs::exists(prediction_of(*partner, one.id));
+           });
+  };
   const auto runs = results.runs_of(gain);
-  const RunResult* after = runs.empty() ? nullptr : runs.front();
-  const RunResult* before = after ? results.find("supervised", after->seed, gain.d0, 0) : nullptr;
-  if (!before) return {};
+  const auto first = std::find_if(runs.begin(), runs.end(), can_be_shown);
+  if (first == runs.end()) return {};
+  const RunResult *const after = *first, *const before = baseline(*after);
   const RankedCases ranked = RankedCases::of(*after);
   std::vector<ShownCase> shown;
   for (const auto& [name, at] :
@@ -41,10 +54,8 @@ std::vector<ShownCase> shown_cases(const std::string& out, const FolderCohort& c
     for (Index i = 0; i < cohort.size(); ++i) {
       if (cohort.info(i).id != id) continue;
       const Example example = cohort.load(i);
-      const auto prediction = [&](const RunResult& run) {
-        return read_labels(folder_of(out, run) + "/predictions/" + id + ".nii.gz");
-      };
-      const auto m0 = prediction(*before), m1 = prediction(*after);
+      const auto m0 = read_labels(prediction_of(*before, id));
+      const auto m1 = read_labels(prediction_of(*after, id));
       const OverlayRow row = draw_overlays(example.image, {&example.labels, &m0, &m1});
       ShownCase one{
           name, id,         mean_of(before->cases[at].dice), mean_of(after->cases[at].dice),

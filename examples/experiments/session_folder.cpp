@@ -28,13 +28,24 @@ std::string run_name(const std::string& policy, Index d0, Index d1, Index seed,
   return hide.empty() ? name : name + "_hide-" + plain(hide);
 }
 
+namespace {
+
+/// Nothing at all, or published results, to which runs are added.
+bool may_be_claimed(const std::string& out) {
+  for (const auto& entry : fs::directory_iterator(out))
+    if (entry.path().filename() != "results.json") return false;
+  return true;
+}
+
+}  // namespace
+
 void claim_folder(const std::string& out, const Json& settings) {
   const std::string path = out + "/settings.json";
   std::error_code failed;
   fs::create_directories(out, failed);
   require<FileError>(!failed, "--out", out, ": cannot be made: ", failed.message());
   if (!fs::exists(path)) {
-    require<ConfigError>(fs::is_empty(out), "--out", out,
+    require<ConfigError>(may_be_claimed(out), "--out", out,
                          ": holds files that are not of a run; give an empty folder");
     write_text(path, settings.dump(1) + "\n");
     return;

@@ -13,7 +13,7 @@ std::string run_name(const std::string& policy, segmed::Index d0, segmed::Index 
                      segmed::Index seed, const std::string& hide = {});
 
 /// Makes `out`, or checks that it holds this very run: `settings` are compared with those in
-/// out/settings.json.
+/// out/settings.json. A results.json alone is no obstacle: who reads it looks whether it fits.
 ///
 ///   throws   ConfigError naming the first setting that differs; FileError when it cannot be made
 void claim_folder(const std::string& out, const segmed::Json& settings);

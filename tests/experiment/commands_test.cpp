@@ -227,6 +227,24 @@ TEST_SUITE("experiment/commands") {
     results = read_results((here.folder / "runs/results.json").string());
     CHECK(results.runs.size() == 10);
     CHECK(results.gains[0].seeds.size() == 2);
+
+    // Published results go on without the folders of their runs, if they are of this command.
+    fs::create_directory(here.folder / "copy");
+    fs::copy(here.folder / "runs/results.json", here.folder / "copy/results.json");
+    const auto again = [&](const std::string& from, const std::string& to) {
+      std::string command = gain;
+      const auto put = [&](const std::string& old, const std::string& fresh) {
+        command.replace(command.find(old), old.size(), fresh);
+      };
+      put("--out runs", "--out copy"), put(from, to);
+      return here.run(command + "--seeds 2 --first-seed 4");
+    };
+    CHECK(again("--steps 2", "--steps 3") == 2);
+    CHECK(here.said().find("took 2 steps, not 3") != std::string::npos);
+    CHECK(again("--val 2", "--val 1") == 2);
+    CHECK(here.said().find("was evaluated on other cases") != std::string::npos);
+    CHECK_MESSAGE(again("", "") == 0, here.said());
+    CHECK(here.said().find("10 of 10 runs are finished") != std::string::npos);
   }
   TEST_CASE("what is wrong with the cases is said before anything is trained") {
     const Workplace here;
