@@ -55,7 +55,6 @@ Recipe recipe_for(const std::string& policy, Recipe recipe) {
 
 RunReport train(const std::string& policy, TrainJob job) {
   const PolicyEntry& entry = policy_named(policy);
-  job.options.rounds = entry.rounds;
   job.start.policy = policy, job.start.options = options_asked(policy);
   return unit_of(entry, job.start.recipe).train(job);
 }

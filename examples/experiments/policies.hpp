@@ -32,7 +32,6 @@ struct PolicyEntry {
   const char* sentence;                     // what it does
   PolicyUnit flat, solid;                   // for 2-D and 3-D networks
   bool baseline = false;                    // trains on D_0 alone
-  segmed::Index rounds = 1;                 // how often it may relabel D_1
   void (*adapt)(Recipe&) = [](Recipe&) {};  // what of the recipe it cannot do without
 };
 

@@ -7,6 +7,6 @@ namespace experiments::ON_DEVICE {
 extern const PolicyEntry self_training;
 constinit const PolicyEntry self_training = policy(
     "self_training", "rounds in which the network labels what of D_1 it is sure of",
-    [](const auto&) { return segmed::SelfTraining{}; }, 3);
+    [](const auto&) { return segmed::SelfTraining{}; });
 
 }  // namespace experiments::ON_DEVICE

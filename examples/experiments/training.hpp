@@ -52,6 +52,7 @@ auto starting_policy(const auto& net, const Start& start) {
       return Make{}(net);
   }();
   segmed::set_options(policy, start.options, start.policy);
+  segmed::rounds_of(policy);  // complains of none
   return policy;
 }
 
@@ -74,11 +75,8 @@ constexpr PolicyUnit policy_unit{train_with<F, Loss, Make>, [](const Start& star
 /// network, of either rank. Labels of D_1 are learnt from with `Loss`, unless the policy has a term
 /// of its own for them.
 template <class Loss = PartialLoss, class Make>
-consteval PolicyEntry policy(const char* name, const char* sentence, Make,
-                             segmed::Index rounds = 1) {
-  PolicyEntry entry{name, sentence, policy_unit<Flat, Loss, Make>, policy_unit<Solid, Loss, Make>};
-  entry.rounds = rounds;
-  return entry;
+consteval PolicyEntry policy(const char* name, const char* sentence, Make) {
+  return {name, sentence, policy_unit<Flat, Loss, Make>, policy_unit<Solid, Loss, Make>};
 }
 /// A row with what of the recipe it cannot do without.
 consteval PolicyEntry with(PolicyEntry entry, void (*adapt)(Recipe&)) {

@@ -176,7 +176,7 @@ TEST_SUITE("distributed/run") {
     cohort.add({"partly", "partly", drawn.image, drawn.labels, AnnotatedSet{}.with(1)});
     const auto trained = [&](const Ranks& with) {
       auto options = steps_of(9);
-      options.rounds = 3, options.ranks = with;
+      options.ranks = with;
       Net net = small_net();
       Noting::Notes notes;
       // A rate of zero: the same weights for any number of ranks, so the same bits in each label.

@@ -279,6 +279,7 @@ TEST_SUITE("experiment/commands") {
     refuses("rdrop:weight=inf", "option weight is not a number");
     refuses("bcp:largest=0.5", "option largest is 0.5; give 0 for no or 1 for yes");
     refuses("cube_shuffle:parts=1.5", "option parts is 1.5; give a whole number");
+    refuses("self_training:rounds=0", "its rounds are 0; give 1 or more");
     CHECK(here.run("gain --data data --out out --steps 1 --d0 1 --d1 1 --val 1 --policies "
                    "supervised") == 2);
     fs::remove(here.folder / "data/s0001/segmentations/spleen.nii.gz");

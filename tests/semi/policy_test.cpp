@@ -71,10 +71,11 @@ struct WeakAndStrong {
 
 /// From the second round on, D_1 has the labels that the network gave it.
 struct PseudoLabels {
-  std::vector<Index> rounds = {};
+  Index rounds = 3;
+  std::vector<Index> started = {};
   Index relabelled = 0;
   void start_round(auto& round) {
-    rounds.push_back(round.number);
+    started.push_back(round.number);
     if (round.number == 0) return;
     for (auto& one : round.cases) {
       auto labels = one.labels();
@@ -88,7 +89,7 @@ struct PseudoLabels {
   }
   template <class Now>
   typename Now::Value loss(Now& now) {
-    if (rounds.back() == 0) return {};
+    if (started.back() == 0) return {};
     for (const auto& set : now.partial.labels.annotated) REQUIRE(set == AnnotatedSet::all(3));
     return 0.5f * now.labelled_partial();
   }
@@ -129,9 +130,15 @@ TEST_SUITE("semi/policy") {
   TEST_CASE("rounds of pseudo labels relabel D_1") {
     Net net = small_net();
     PseudoLabels policy;
-    trained_with(policy, net, 6, 3);
-    CHECK(policy.rounds == std::vector<Index>{0, 1, 2});
+    trained_with(policy, net, 6);
+    CHECK(policy.started == std::vector<Index>{0, 1, 2});
     CHECK(policy.relabelled == 2 * Index(training_cases(small_cohort(), false).size()));
+  }
+  TEST_CASE("two policies have the rounds of the one that has more") {
+    CHECK(rounds_of(Both{PseudoLabels{.rounds = 2}, Supervised{}}) == 2);
+    CHECK(rounds_of(Both{PseudoLabels{.rounds = 2}, PseudoLabels{.rounds = 5}}) == 5);
+    CHECK_THROWS_WITH_AS(rounds_of(PseudoLabels{.rounds = 0}),
+                         "policy: its rounds are 0; give 1 or more", ConfigError);
   }
   TEST_CASE("a policy without a term trains as no policy at all") {
     Net with = small_net(), without = small_net();

@@ -43,9 +43,8 @@ std::vector<float> weights_of(const M& module) {
 }
 
 template <class Policy>
-RunReport trained_with(Policy& policy, Net& net, Index steps = 4, Index rounds = 1) {
+RunReport trained_with(Policy& policy, Net& net, Index steps = 4) {
   auto options = few_steps(steps);
-  options.rounds = rounds;
   return run(options, small_cohort(), net, Loss{}, policy, AdamW{.rate = 3e-3f});
 }
 
@@ -62,7 +61,7 @@ struct StopAfterThird : P {
 /// Trains for six steps, and again with a stop after the third; `make(net)` gives the policy and
 /// `net_of(seed)` the network. Network and policy must end with the same bits.
 template <class Make>
-void check_resumes(Make make, Index rounds = 1, Net (*net_of)(std::uint64_t) = small_net) {
+void check_resumes(Make make, Net (*net_of)(std::uint64_t) = small_net) {
   using P = decltype(make(std::declval<const Net&>()));
   const auto cohort = small_cohort();
   const std::string folder =
@@ -70,7 +69,6 @@ void check_resumes(Make make, Index rounds = 1, Net (*net_of)(std::uint64_t) = s
   std::filesystem::remove_all(folder);
   // The budget shapes progress, so that the first half runs under the same budget.
   auto options = few_steps(6);
-  options.rounds = rounds;
   const auto train = [&](const RunOptions& how, Net& net, auto& policy) {
     return run(how, cohort, net, Loss{}, policy, AdamW{.rate = 3e-3f});
   };

@@ -138,6 +138,6 @@ TEST_SUITE("semi/pyramid_consistency") {
     Tape::current()->clear();
   }
   TEST_CASE("it resumes bit for bit") {
-    check_resumes([](const Net&) { return PyramidConsistency{}; }, 1, deep_net);
+    check_resumes([](const Net&) { return PyramidConsistency{}; }, deep_net);
   }
 }

@@ -63,9 +63,9 @@ TEST_SUITE("semi/self_training") {
   TEST_CASE("later rounds learn from what was drawn and from what the network is sure of") {
     const auto cohort = mixed_cohort();
     Net net = small_net();
-    Spy policy{{.confidence = 0.6f}, &net, &cohort};
+    Spy policy{{.rounds = 2, .confidence = 0.6f}, &net, &cohort};
     auto options = few_steps(4);
-    options.rounds = 2, options.patch = {24, 24, 24}, options.batch = 1;
+    options.patch = {24, 24, 24}, options.batch = 1;
     const auto report = run(options, cohort, net, Loss{}, policy, AdamW{.rate = 3e-3f});
     CHECK(policy.relabelled == 1);
     CHECK(policy.compared == 2 * 3 * 24 * 24 * 24);
@@ -78,7 +78,7 @@ TEST_SUITE("semi/self_training") {
   }
   TEST_CASE("one round is supervised training, and so is the first of several") {
     Net selftrained = small_net(), supervised = small_net();
-    SelfTraining policy;
+    SelfTraining policy{.rounds = 1};
     trained_with(policy, selftrained);
     Supervised labels;
     trained_with(labels, supervised);
@@ -89,8 +89,7 @@ TEST_SUITE("semi/self_training") {
     const auto trained = [&](Index rounds, float weight) {
       Net net = small_net();
       auto options = few_steps(4);
-      options.rounds = rounds;
-      SelfTraining policy{.weight = weight};
+      SelfTraining policy{.rounds = rounds, .weight = weight};
       run(options, cohort, net, Marginal{Loss{}}, policy, AdamW{.rate = 3e-3f});
       return weights_of(net);
     };
@@ -98,16 +97,19 @@ TEST_SUITE("semi/self_training") {
     CHECK(trained(2, 1) != trained(2, 0.5f));
   }
   TEST_CASE("relabelled cases survive a restart bit for bit") {
-    const auto make = [](const Net&) { return SelfTraining{.confidence = 0.4f}; };
-    check_resumes(make, 2);  // stopped just before the second round
-    check_resumes(make, 3);  // stopped within the second of three rounds
+    check_resumes([](const Net&) {  // stopped just before the second round
+      return SelfTraining{.rounds = 2, .confidence = 0.4f};
+    });
+    check_resumes([](const Net&) {  // stopped within the second of three rounds
+      return SelfTraining{.rounds = 3, .confidence = 0.4f};
+    });
   }
   TEST_CASE("two dimensions") {
     using F2 = Features<2, float, Cpu>;
     UNet<UNetParts<F2>> net({.classes = 3, .widths = {4, 8}, .encoder_convs = 1, .seed = 1});
     auto options = few_steps(2);
-    options.patch = {16, 16, 1}, options.rounds = 2;
-    SelfTraining policy{.confidence = 0.4f};
+    options.patch = {16, 16, 1};
+    SelfTraining policy{.rounds = 2, .confidence = 0.4f};
     const auto report = run(options, small_cohort(), net, Loss{}, policy, AdamW{.rate = 3e-3f});
     CHECK(report.skipped == 0);
     CHECK(std::isfinite(report.curve.back().total));

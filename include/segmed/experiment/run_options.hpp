@@ -30,7 +30,6 @@ struct RunOptions {
   std::function<float(float)> schedule = Poly{};
   double max_norm = 12;     // of the gradient
   float average = 0;        // predict with a moving average of the weights; 0: with the last ones
-  Index rounds = 1;         // how often a policy's start_round is called
   Index memory_mib = 2048;  // for prepared cases
   bool quiet = false;       // no progress bar
   bool replay = false;      // queue a step's kernels as one, where device and policy can

@@ -127,7 +127,7 @@ class RunSession {
   /// D_1, and what it makes of that reaches all.
   void start_round_if_due(double used) {
     if (!learner_.hooks().start_round) return;
-    const Index due = std::min(options_.rounds - 1, Index(used * double(options_.rounds)));
+    const Index due = std::min(rounds_ - 1, Index(used * double(rounds_)));
     if (round_ >= due) return;
     round_ = due;
     Round<F> round;
@@ -251,6 +251,7 @@ class RunSession {
   const RunOptions& options_;
   TrainingData data_;
   Learner<F>& learner_;
+  Index rounds_;
   Index budget_;
   std::shared_ptr<CaseStore> store_;
   std::unique_ptr<SampleStream<F>> partial_;
@@ -271,6 +272,7 @@ RunSession<F>::RunSession(const RunOptions& options, TrainingData data, Learner<
     : options_(options),
       data_(std::move(data)),
       learner_(learner),
+      rounds_(learner.rounds()),
       budget_(options.memory_mib << 20),
       store_(make_store(data_.load, options.preparation.value_or(Preparation{}), budget_)) {
   report_.hooks = learner.hooks().names();

@@ -4,6 +4,7 @@
 //   Value supervised(now)        replaces the term of the labels
 //   void after_step(now)         the weights have just moved
 //   void start_round(round)      before each round: `round` predicts and relabels the cases of D_1
+//   Index rounds                 of equal length, in a run; one without it
 //   const auto& predictor(net)   the network to predict with; the student otherwise
 //   static constexpr Needs needs what the loader shall prepare
 //   members(self, visit)         what it owns: trained with the student, or inside of a Frozen
@@ -114,6 +115,17 @@ constexpr Needs needs_of() {
     return P::needs;
   else
     return {};
+}
+/// Into how many rounds a policy cuts a run. Throws ConfigError for less than one.
+template <class P>
+Index rounds_of(const P& policy) {
+  Index rounds = 1;
+  if constexpr (requires { P::composed; })
+    rounds = std::max(rounds_of(policy.first), rounds_of(policy.second));
+  else if constexpr (requires { policy.rounds; })
+    rounds = policy.rounds;
+  require<ConfigError>(rounds >= 1, "policy", "its rounds are ", rounds, "; give 1 or more");
+  return rounds;
 }
 /// The network that a policy predicts with.
 template <class P, class Net>

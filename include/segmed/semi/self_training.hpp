@@ -6,8 +6,7 @@
 namespace segmed {
 
 /// Rounds of pseudo labels: the first round learns from what people drew; before each later one the
-/// network fills in D_1, where it is sure, and learns from that as from labels. Give the run two or
-/// three `rounds`; with one it is Supervised.
+/// network fills in D_1, where it is sure, and learns from that as from labels.
 ///
 ///   source   Lee, Pseudo-label, ICML workshop 2013; in rounds over whole scans as Xie et al.,
 ///            Noisy student, 2020, arXiv:1911.04252, but the same network goes on learning instead
@@ -16,6 +15,7 @@ namespace segmed {
 /// Uses D_1's partial labels: drawn voxels keep their labels, and annotated classes are proposed
 /// nowhere else; in the first round they have the usual term.
 struct SelfTraining {
+  Index rounds = 3;         // of equal length; with one there are no labels but those of people
   float weight = 1;         // of the labels of D_1, once there are some for every class
   float confidence = 0.9f;  // of the network, below which a voxel stays without a label
   Index relabelled = 0;     // rounds that gave labels
@@ -43,6 +43,7 @@ struct SelfTraining {
     relabelled = from.number<Index>(prefix + ".relabelled");
   }
   static void options(auto& self, auto&& visit) {
+    visit("rounds", self.rounds);
     visit("weight", self.weight);
     visit("confidence", self.confidence);
   }

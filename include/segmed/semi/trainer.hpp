@@ -38,6 +38,7 @@ class Learner {
   virtual StepResult step(const Samples<F>& full, const Samples<F>& partial, double progress,
                           float factor) = 0;
   virtual void start_round(Round<F>& round) = 0;
+  virtual Index rounds() const = 0;
   /// Logits of the network to predict with.
   virtual F predict(const F& image) const = 0;
   /// Why steps are not replayed, where that was asked for; empty: they are.
@@ -172,6 +173,7 @@ class Trainer final : public Learner<typename Net::Features> {
   void start_round(Round<F>& round) override {
     if constexpr (has.start_round) policy_.start_round(round);
   }
+  Index rounds() const override { return rounds_of(policy_); }
 
  private:
   static constexpr Hooks has = hooks_of<Policy, Net, Loss>();
