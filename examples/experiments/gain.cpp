@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <filesystem>
+#include <tuple>
 
 #include "commands.hpp"
 #include "gain_report.hpp"
@@ -89,7 +90,9 @@ Json settings_of(const GainOptions& options, const Study& study) {
   if (options.study.inner > 0) json["inner"] = options.study.inner;
   json["steps"] = options.budget.steps;
   json["minutes"] = options.budget.minutes;
-  json["equal"] = options.equal.empty() ? "minutes" : options.equal;
+  json["equal"] = !options.equal.empty()     ? options.equal
+                  : options.budget.steps > 0 ? "steps"
+                                             : "minutes";
   if (!options.equal.empty() && options.budget.steps > 0) json["equal_to_m0"] = options.equal;
   if (options.warm_start) json["start"] = "M_0";
   if (!options.budget.tuning.empty()) json["tuning"] = options.budget.tuning;
@@ -118,20 +121,60 @@ Json settings_of(const GainOptions& options, const Study& study) {
 Results results_to_go_on_with(const std::string& path, const GainOptions& options,
                               const Study& study) {
   Results results = read_results(path);
+  if (!results.settings.is_null())
+    check_settings(path, results.settings, settings_of(options, study));
   const Index steps = options.budget.steps;
+  const double minutes = options.budget.minutes;
   for (RunResult& run : results.runs) {
-    if (run.d1 > 0 && run.hide.empty()) run.hide = study.hides().front();  // older ones do not say
-    const auto who = [&] { return run.policy + " of seed " + std::to_string(run.seed); };
-    require<ConfigError>(
-        std::equal(run.cases.begin(), run.cases.end(), study.validation().begin(),
-                   study.validation().end(),
-                   [](const CaseResult& one, const std::string& id) { return one.id == id; }),
-        "--out", path, ": ", who(), " was evaluated on other cases; give an empty folder");
-    require<ConfigError>(steps == 0 || run.steps == steps || (run.d1 > 0 && !options.equal.empty()),
-                         "--out", path, ": ", who(), " took ", run.steps, " steps, not ", steps,
-                         "; give an empty folder");
+    const auto fits = [&](bool well, const auto&... what) {
+      require<ConfigError>(well, "--out", path, ": ", run.policy, " of seed ", run.seed, ' ',
+                           what..., "; give an empty folder, or the options it was made with");
+    };
+    if (run.d1 > 0 && run.hide.empty()) {  // older ones do not say
+      fits(study.hides().size() == 1, "does not say what of D_1 was hidden");
+      run.hide = study.hides().front();
+    }
+    const auto& validation = study.validation();
+    fits(std::equal(run.cases.begin(), run.cases.end(), validation.begin(), validation.end(),
+                    [](const CaseResult& one, const std::string& id) { return one.id == id; }),
+         "was evaluated on other cases");
+    if (run.d1 > 0)
+      fits(run.warm == options.warm_start, run.warm ? "began" : "did not begin",
+           " with the weights of M_0");
+    if (run.d1 > 0 && !options.equal.empty()) continue;
+    fits(steps == 0 || run.steps == steps, "took ", run.steps, " steps, not ", steps);
+    fits(minutes == 0 || std::abs(run.minutes - minutes) < 0.1 * minutes, "took ",
+         fixed(run.minutes, 2), " minutes, not ", fixed(minutes, 2));
   }
   return results;
+}
+
+/// A number that other cases change, and other annotations of them.
+std::string number_of(const Study& study, const std::vector<LoaderCase>& full,
+                      const std::vector<LoaderCase>& partial) {
+  std::string text;
+  for (const auto* cases : {&full, &partial}) {
+    for (const LoaderCase& one : *cases) {
+      text += study.cohort().info(one.index).id + '\n';
+      for (const std::uint64_t word : one.left.words) text += std::to_string(word) + '\n';
+    }
+    text += '\n';
+  }
+  char hex[17];
+  std::snprintf(hex, sizeof hex, "%016llx", static_cast<unsigned long long>(hash_of(text)));
+  return hex;
+}
+
+/// What can only be wrong with a policy and the network it gets, before the first run starts.
+void check_policies(const GainOptions& options, const Recipe& first) {
+  const Recipe of_m0 = recipe_for(options.policies.front(), first);
+  for (const auto& policy : options.policies) {
+    const Recipe recipe = recipe_for(policy, first);
+    require<ConfigError>(
+        !options.warm_start ||
+            (recipe.network == of_m0.network && recipe.deep_supervision == of_m0.deep_supervision),
+        "--warm-start", policy, " trains another network than M_0; leave it out, or start afresh");
+  }
 }
 
 /// The results of all runs: of this process, of other ranks, of earlier times. Each run's stand in
@@ -198,14 +241,15 @@ int gain(const GainOptions& asked) {
   check_cases(options, study);
   const bool long_training = options.budget.is_long();
   const Recipe first = study.recipe(study.split(options.seed(0), 0).full, long_training);
-  for (const auto& policy : options.policies) recipe_for(policy, first);  // checks its options
+  check_policies(options, first);
   const std::string& out = options.budget.out;
   const std::string path = out + "/results.json";
   Results results;
   if (fs::exists(path)) results = results_to_go_on_with(path, options, study);
   results.classes.assign(study.cohort().classes.names.begin() + 1,
                          study.cohort().classes.names.end());
-  if (ranks().first()) claim_folder(out, settings_of(options, study));
+  results.settings = settings_of(options, study);
+  if (ranks().first()) claim_folder(out, results.settings);
   ranks().any(false);  // the folder is there
 
   auto runs = planned_runs(options, study);
@@ -218,9 +262,21 @@ int gain(const GainOptions& asked) {
            run_name(run.policy, d0, run.d1, Index(run.seed),
                     several ? study.hides()[run.hide] : "");
   };
+  // What a run learns from.
+  const auto cases_of = [&](const PlannedRun& run) {
+    const Split split = study.split(run.seed, run.d1);
+    return std::pair{study.cases(split.full), study.hidden(split.partial, run.hide, run.seed)};
+  };
   const auto finished = [&](const PlannedRun& run) {
-    return results.find(run.policy, Index(run.seed), d0, run.d1,
-                        run.d1 > 0 ? study.hides()[run.hide] : "");
+    const RunResult* const found = results.find(run.policy, Index(run.seed), d0, run.d1,
+                                                run.d1 > 0 ? study.hides()[run.hide] : "");
+    if (found == nullptr) return false;
+    const auto [full, partial] = cases_of(run);
+    require<ConfigError>(
+        found->learnt_from.empty() || found->learnt_from == number_of(study, full, partial),
+        "--out", out, ": holds ", run.policy, " of seed ", run.seed,
+        ", which learnt from other cases; give another folder, or the same D_0 and D_1");
+    return true;
   };
   GainReport report(options, study, environment());
   std::vector<std::string> folders;
@@ -269,8 +325,8 @@ int gain(const GainOptions& asked) {
     set_budget(how, options, base);
     how.out = folder, how.quiet = options.study.quiet, how.replay = options.budget.replay;
     how.augment_on_host = options.budget.augment_on_host;
-    how.full = study.cases(split.full);
-    how.partial = study.hidden(split.partial, run.hide, run.seed);
+    std::tie(how.full, how.partial) = cases_of(run);
+    const std::string learnt_from = number_of(study, *how.full, *how.partial);
     take_tuning(how, options.budget.tuning);
     TrainJob job{{study.cohort(), how}, {recipe, run.seed}, how};
     if (base != nullptr && options.warm_start)
@@ -286,6 +342,9 @@ int gain(const GainOptions& asked) {
         trained.seconds / 60,
         trained.steps,
         study.evaluate(Model::load(folder), study.validation(), folder + "/predictions")};
+    result.learnt_from = learnt_from, result.skipped = trained.skipped;
+    for (const CaseFault& fault : trained.faults)
+      result.left_out.push_back(study.cohort().info(fault.index).id + ": " + fault.reason);
     if (run.d1 > 0) {
       result.hide = hide, result.warm = options.warm_start;
       result.hidden = study.hidden_part(split.partial, run.hide, run.seed);
@@ -299,6 +358,8 @@ int gain(const GainOptions& asked) {
       std::printf("  gain %s", fixed(result.mean_dice() - base->mean_dice(), 4, true).c_str());
     std::printf("\n");
     for (const auto& line : remarks_on(trained, how.replay)) std::printf("  %s\n", line.c_str());
+    for (const auto& line : result.left_out)
+      std::fprintf(stderr, "  case was left out: %s\n", line.c_str());
     all.add(result, GainReport::curve_of(run.policy, run.seed, run.d1, trained), folder);
     if (!ranks().first()) continue;
     all.collect();
@@ -320,7 +381,11 @@ int gain(const GainOptions& asked) {
   if (options.study.inner > 0) std::printf("%s\n", study.about_inner().c_str());
   std::printf("%s\nreport: %s\n", reading(results).c_str(),
               fs::absolute(out + "/report.html").lexically_normal().c_str());
-  return study.quarantined() > 0 ? cases_skipped : done;
+  const bool whole = std::all_of(results.runs.begin(), results.runs.end(),
+                                 [](const RunResult& run) { return run.left_out.empty(); });
+  if (!whole)
+    std::printf("some runs could not load all of their cases; see left_out in %s\n", path.c_str());
+  return study.quarantined() > 0 || !whole ? cases_skipped : done;
 }
 
 }  // namespace experiments

@@ -100,6 +100,11 @@ void write_classes(const std::string& out, const ReportInput& input) {
   write_text(out + "/classes.tex", tex + "\\bottomrule\n\\end{tabular}\n");
 }
 
+/// Whether this is how many cases annotate each class with such a D_1.
+bool is_about(const Json& uses, Index d1, const std::string& hide) {
+  return uses.at("d1").as_index() == d1 && uses.at("hide").as_string() == hide;
+}
+
 ReportInput input_of(const std::string& out, const FolderCohort& cohort, const Results& results,
                      const Json& json) {
   ReportInput input;
@@ -114,15 +119,12 @@ ReportInput input_of(const std::string& out, const FolderCohort& cohort, const R
   }
   input.results = results;
   const GainResult* best = results.best();
-  const Json* uses = &json.at("uses");
-  if (const Json* all = json.find("uses_of_d1"))
-    for (const Json& one : all->as_array())
-      if (best != nullptr && one.at("d1").as_index() == best->d1 &&
-          one.at("hide").as_string() == best->hide)
-        uses = &one.at("uses");
-  for (const Json& use : uses->as_array())
-    input.uses.push_back(
-        {use.at("d0").as_index(), use.at("d1").as_index(), use.at("validation").as_index()});
+  for (const Json& one : json.at("uses").as_array()) {
+    if (best == nullptr || !is_about(one, best->d1, best->hide)) continue;
+    for (const Json& use : one.at("classes").as_array())
+      input.uses.push_back(
+          {use.at("d0").as_index(), use.at("d1").as_index(), use.at("validation").as_index()});
+  }
   for (const Json& from : json.at("curves").as_array()) {
     TrainingCurve curve{from.at("policy").as_string(),
                         from.at("seed").as_index(),
@@ -161,7 +163,8 @@ GainReport::GainReport(const GainOptions& options, const Study& study, const Jso
   json_["environment"] = environment;
   json_["settings"] = parse_json(read_bytes(options.budget.out + "/settings.json"), "settings");
   if (!json_.has("curves")) json_["curves"] = Json::Array{};
-  // How many cases annotate each class, for the first seed: of the largest D_1, and of each.
+  // How many cases annotate each class, for the first seed; what was found with other options in
+  // this folder stays.
   const auto uses_of = [&](Index d1, std::size_t hide) {
     const std::uint64_t seed = options.seed(0);
     const Split split = study.split(seed, d1);
@@ -178,12 +181,20 @@ GainReport::GainReport(const GainOptions& options, const Study& study, const Jso
     }
     return uses;
   };
-  json_["uses"] = uses_of(*std::max_element(study.d1_sizes().begin(), study.d1_sizes().end()), 0);
-  json_["uses_of_d1"] = Json::Array{};
+  Json uses = Json::Array{};
   for (std::size_t hide = 0; hide < study.hides().size(); ++hide)
     for (const Index d1 : study.d1_sizes())
-      json_["uses_of_d1"].push_back(
-          Json::Object{{"d1", d1}, {"hide", study.hides()[hide]}, {"uses", uses_of(d1, hide)}});
+      uses.push_back(
+          Json::Object{{"d1", d1}, {"hide", study.hides()[hide]}, {"classes", uses_of(d1, hide)}});
+  if (const Json* before = json_.find("uses"))
+    for (const Json& one : before->as_array()) {
+      const auto& fresh = uses.as_array();
+      if (std::none_of(fresh.begin(), fresh.end(), [&](const Json& now) {
+            return is_about(one, now.at("d1").as_index(), now.at("hide").as_string());
+          }))
+        uses.push_back(one);
+    }
+  json_["uses"] = uses;
 }
 
 void GainReport::add_curve(const Json& curve) { json_["curves"].push_back(curve); }

@@ -48,8 +48,7 @@ const PolicyEntry& policy_named(const std::string& asked) {
 Recipe recipe_for(const std::string& policy, Recipe recipe) {
   const PolicyEntry& entry = policy_named(policy);
   entry.adapt(recipe);
-  if (const PolicyOptions options = options_asked(policy); !options.empty())
-    unit_of(entry, recipe).make({recipe, 1, policy, options});
+  unit_of(entry, recipe).make({recipe, 1, policy, options_asked(policy)});  // complains
   return recipe;
 }
 

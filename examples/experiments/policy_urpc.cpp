@@ -8,6 +8,11 @@ extern const PolicyEntry urpc;
 constinit const PolicyEntry urpc =
     with(policy("urpc", "answers at several resolutions agree where they are certain",
                 [](const auto&) { return segmed::PyramidConsistency{}; }),
-         [](Recipe& recipe) { recipe.deep_supervision = true; });
+         [](Recipe& recipe) {
+           segmed::require<segmed::ConfigError>(recipe.plan.widths.size() > 2, "urpc",
+                                                "the network has ", recipe.plan.widths.size(),
+                                                " resolutions; give --widths three and more");
+           recipe.deep_supervision = true;
+         });
 
 }  // namespace experiments::ON_DEVICE

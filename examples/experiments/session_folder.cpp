@@ -51,14 +51,17 @@ void claim_folder(const std::string& out, const Json& settings) {
     return;
   }
   remove_unfinished(out);
-  const Json before = parse_json(read_bytes(path), path);
+  check_settings(out, parse_json(read_bytes(path), path), settings);
+}
+
+void check_settings(const std::string& where, const Json& before, const Json& settings) {
   for (const auto& [name, value] : before.as_object())
-    require<ConfigError>(settings.has(name), "--out", out, ": holds another run, with ", name, ' ',
-                         value.dump(),
+    require<ConfigError>(settings.has(name), "--out", where, ": holds another run, with ", name,
+                         ' ', value.dump(),
                          "; give another folder, or the same options to go on with it");
   for (const auto& [name, value] : settings.as_object()) {
     const Json* old = before.find(name);
-    require<ConfigError>(old != nullptr && *old == value, "--out", out,
+    require<ConfigError>(old != nullptr && *old == value, "--out", where,
                          ": holds another run, with ", name, ' ', old ? old->dump() : "unset",
                          " instead of ", value.dump(),
                          "; give another folder, or the same options to go on with it");
@@ -131,6 +134,9 @@ void take_tuning(RunOptions& options, const std::string& file) {
 
 std::vector<std::string> remarks_on(const RunReport& report, bool replay) {
   std::vector<std::string> lines;
+  if (report.skipped > 0)
+    lines.push_back(std::to_string(report.skipped) + " of " + std::to_string(report.steps) +
+                    " steps had no finite gradient and moved nothing");
   if (replay)
     lines.push_back(std::to_string(report.replayed) + " of " + std::to_string(report.steps) +
                     " steps were replayed" +

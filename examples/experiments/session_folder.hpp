@@ -17,6 +17,9 @@ std::string run_name(const std::string& policy, segmed::Index d0, segmed::Index 
 ///
 ///   throws   ConfigError naming the first setting that differs; FileError when it cannot be made
 void claim_folder(const std::string& out, const segmed::Json& settings);
+/// Throws ConfigError naming the first setting in which the runs at `where` differ.
+void check_settings(const std::string& where, const segmed::Json& before,
+                    const segmed::Json& settings);
 
 /// Versions, compiler, instruction set and time of this program.
 segmed::Json environment();

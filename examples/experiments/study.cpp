@@ -25,7 +25,8 @@ std::vector<Index> counts_of(const std::string& text, const char* option) {
   for (std::string part; std::getline(parts, part, ',');) {
     require<ConfigError>(!part.empty() && part.size() < 8, option, "\"", text,
                          "\" is no list of counts such as 0,20,60");
-    counts.push_back(std::stoll(part));
+    if (const Index n = std::stoll(part); !std::count(counts.begin(), counts.end(), n))
+      counts.push_back(n);
   }
   return counts;
 }
@@ -60,7 +61,11 @@ Study::Study(const StudyOptions& options)
                        report.id, ": ", report.reasons.empty() ? "" : report.reasons.front());
   cohort_ = usable(std::move(cohort_), reports_);
   infos_ = infos_of(cohort_);
-  for (const std::string& text : options.hide) hides_.push_back(Hide::parse(text, cohort_.classes));
+  options_.hide.clear();
+  for (const std::string& text : options.hide) {
+    if (std::count(options_.hide.begin(), options_.hide.end(), text)) continue;
+    options_.hide.push_back(text), hides_.push_back(Hide::parse(text, cohort_.classes));
+  }
   d1_sizes_ = d1_.given() ? std::vector<Index>{Index(d1_.ids.size())}
                           : counts_of(options.d1.empty() ? "0" : options.d1, "--d1");
   validation_ = val_.given()
@@ -112,7 +117,10 @@ CaseSet Study::case_set(const std::string& text, const char* option) {
   CaseSet set;
   if (text.empty()) return set;
   if (is_count(text)) {
-    for (const Index n : counts_of(text, option)) set.count = std::max(set.count, n);
+    const auto counts = counts_of(text, option);
+    require<ConfigError>(counts.size() == 1 || std::string(option) == "--d1", option, "\"", text,
+                         "\" is a list; only --d1 takes several counts");
+    set.count = *std::max_element(counts.begin(), counts.end());
     return set;
   }
   if (fs::is_directory(text)) {

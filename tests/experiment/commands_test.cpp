@@ -239,10 +239,19 @@ TEST_SUITE("experiment/commands") {
       put("--out runs", "--out copy"), put(from, to);
       return here.run(command + "--seeds 2 --first-seed 4");
     };
-    CHECK(again("--steps 2", "--steps 3") == 2);
-    CHECK(here.said().find("took 2 steps, not 3") != std::string::npos);
-    CHECK(again("--val 2", "--val 1") == 2);
-    CHECK(here.said().find("was evaluated on other cases") != std::string::npos);
+    const auto refused = [&](const std::string& from, const std::string& to, const char* why) {
+      CHECK(again(from, to) == 2);
+      CHECK_MESSAGE(here.said().find(why) != std::string::npos, here.said());
+      CHECK_FALSE(fs::exists(here.folder / "copy/settings.json"));
+    };
+    refused("--steps 2", "--steps 3", "with steps 2 instead of 3");
+    refused("--val 2", "--val 1", "with val \"2\" instead of \"1\"");
+    results.settings = {};  // as older ones
+    write_text(here.folder / "copy/results.json", to_json(results).dump());
+    refused("--steps 2", "--steps 3", "supervised of seed 4 took 2 steps, not 3");
+    refused("--steps 2", "--minutes 9", "took 0.0");
+    refused("--val 2", "--val 1", "was evaluated on other cases");
+    refused("--warm-start", "", "began with the weights of M_0");
     CHECK_MESSAGE(again("", "") == 0, here.said());
     CHECK(here.said().find("10 of 10 runs are finished") != std::string::npos);
   }
@@ -267,6 +276,7 @@ TEST_SUITE("experiment/commands") {
     says("--d0 1 --d1 0 --val 1", 2, "give --d1 the number");
     says("--d0 1 --d1 1", 2, "give --val the number");
     says("--d0 1 --d1 1 --val 1 --seeds 0", 2, "--seeds");
+    says("--d0 1,2 --d1 1 --val 1", 2, "\"1,2\" is a list; only --d1 takes several counts");
     const auto refuses = [&](const std::string& policy, const std::string& text) {
       says("--d0 1 --d1 1 --val 1 --policies " + policy, 2, text);
     };
@@ -280,11 +290,27 @@ TEST_SUITE("experiment/commands") {
     refuses("bcp:largest=0.5", "option largest is 0.5; give 0 for no or 1 for yes");
     refuses("cube_shuffle:parts=1.5", "option parts is 1.5; give a whole number");
     refuses("self_training:rounds=0", "its rounds are 0; give 1 or more");
+    refuses("urpc", "the network has 2 resolutions; give --widths three and more");
+    refuses("dynamic_head --warm-start", "trains another network than M_0");
     CHECK(here.run("gain --data data --out out --steps 1 --d0 1 --d1 1 --val 1 --policies "
                    "supervised") == 2);
     fs::remove(here.folder / "data/s0001/segmentations/spleen.nii.gz");
     says("--d0 1 --d1 1 --val a", 3, "case s0001 annotates 1 of the 2 classes");
     says("--d0 a --d1 1 --val 1", 3, "put it into D_1, or give --classes");
+  }
+  TEST_CASE("a finished run is not taken for one of other cases") {
+    const Workplace here;
+    if (!here.with_cohort()) return;
+    const std::string gain =
+        "gain --data data --d0 1 --d1 more --val 1 --hide classes:1 --seeds 1 --steps 1 "
+        "--policies entropy --out runs" +
+        small;
+    std::ofstream(here.folder / "more") << "s0000\n";
+    REQUIRE_MESSAGE(here.run(gain) == 0, here.said());
+    CHECK(here.run(gain) == 0);
+    std::ofstream(here.folder / "more") << "s0001\n";
+    CHECK(here.run(gain) == 2);
+    CHECK(here.said().find("which learnt from other cases") != std::string::npos);
   }
   TEST_CASE("a policy is compared with itself under other options") {
     const Workplace here;

@@ -45,6 +45,12 @@ TEST_SUITE("experiment/progress") {
           "M_0 ▕████████████            ▏ 50 %  10 s left  x");
     CHECK(progress_bar("M_0", 1, 10, "", 200) == "M_0 ▕████████████████████████▏100 %  0 s left");
   }
+  TEST_CASE("what is worth keeping has a line of its own") {
+    const auto job = [](Progress& progress) { progress.say("mind the gap"); };
+    CHECK(shown(0, false, job) == "train: mind the gap\n");
+    CHECK(shown(1, false, job) == "\r\x1b[Ktrain: mind the gap\n");
+    CHECK(shown(0, true, job).empty());
+  }
   TEST_CASE("a narrow terminal gets a line that fits") {
     CHECK(progress_bar("M_0", 0.5, 10, "a long note", 12) == "M_0 ▕███████");
     CHECK(progress_bar("M_0", 0.5, 10, "", 0).empty());

@@ -138,10 +138,17 @@ TEST_SUITE("experiment/results") {
   }
   TEST_CASE("what was written is read back with the same bits") {
     const Folder folder;
-    const Results results = example();
+    Results results = example();
+    results.settings = Json::Object{{"steps", 240}};
+    results.runs[0].learnt_from = "0123", results.runs[0].skipped = 2;
+    results.runs[1].left_out = {"case_7: cannot be read"};
     write_results(folder.path, results);
     const Results back = read_results(folder.path + "/results.json");
     CHECK(to_json(back) == to_json(results));
+    CHECK(back.settings == results.settings);
+    CHECK(back.runs[0].learnt_from == "0123");
+    CHECK(back.runs[0].skipped == 2);
+    CHECK(back.runs[1].left_out == results.runs[1].left_out);
     CHECK(to_csv(back) == to_csv(results));
     CHECK(back.find("partial_completion", 2, 10, 60) != nullptr);
     CHECK(back.find("partial_completion", 3, 10, 60) == nullptr);

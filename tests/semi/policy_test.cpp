@@ -4,6 +4,7 @@
 #include <set>
 
 #include "policy_trial.hpp"
+#include <segmed/semi/marginal_training.hpp>
 #include <segmed/semi/mean_teacher.hpp>
 #include <segmed/semi/partial_completion.hpp>
 
@@ -133,6 +134,16 @@ TEST_SUITE("semi/policy") {
     trained_with(policy, net, 6);
     CHECK(policy.started == std::vector<Index>{0, 1, 2});
     CHECK(policy.relabelled == 2 * Index(training_cases(small_cohort(), false).size()));
+  }
+  TEST_CASE("a run remarks that labels of D_1 are not learnt") {
+    const auto remarks = [](auto loss, auto policy) {
+      Net net = small_net();
+      return run(few_steps(1), small_cohort(), net, loss, policy, AdamW{}).remarks;
+    };
+    REQUIRE(remarks(Loss{}, Supervised{}).size() == 1);
+    CHECK(remarks(Loss{}, Supervised{})[0].find("wrap it in Marginal") != std::string::npos);
+    CHECK(remarks(Marginal{Loss{}}, Supervised{}).empty());
+    CHECK(remarks(Loss{}, MarginalTraining{}).empty());
   }
   TEST_CASE("two policies have the rounds of the one that has more") {
     CHECK(rounds_of(Both{PseudoLabels{.rounds = 2}, Supervised{}}) == 2);

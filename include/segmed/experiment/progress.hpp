@@ -97,6 +97,14 @@ class Progress {
     }
     std::fflush(stream_);
   }
+  /// Leaves a line that is worth keeping.
+  void say(std::string_view note) {
+    const std::lock_guard lock(mutex_);
+    if (quiet_) return;
+    std::fprintf(stream_, terminal_ ? "\r\x1b[K%s: %s\n" : "%s: %s\n", label_.c_str(),
+                 std::string(note).c_str());
+    std::fflush(stream_);
+  }
   /// The job is over: leaves one line, "label: note (3 min 05 s)".
   void done(std::string_view note = "done") {
     const std::lock_guard lock(mutex_);

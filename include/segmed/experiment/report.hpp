@@ -116,15 +116,16 @@ class Report : GainSections {
     const RunResult& last = in_.results.runs.back();
     const Index d0 = best_ != nullptr ? best_->d0 : last.d0;
     const bool known = in_.uses.size() == in_.results.classes.size();
-    heading("Dice of each class",
-            "Mean over the cases of " + in_.evaluated +
-                " in which the class is annotated and is present or "
-                "predicted, then over seeds" +
-                std::string(known ? "; beside it how many cases annotate it" : "") +
-                (best_ != nullptr && in_.results.gains.size() > 1
-                     ? ". |D_1| = " + std::to_string(best_->d1) +
-                           (hides_ ? ", " + best_->hide + " hidden." : ".")
-                     : "."));
+    heading(
+        "Dice of each class",
+        "Mean over the cases of " + in_.evaluated +
+            " in which the class is annotated and is present or "
+            "predicted, then over seeds" +
+            std::string(known ? "; beside it how many cases annotate it, for the first seed" : "") +
+            (best_ != nullptr && in_.results.gains.size() > 1
+                 ? ". |D_1| = " + std::to_string(best_->d1) +
+                       (hides_ ? ", " + best_->hide + " hidden." : ".")
+                 : "."));
     std::vector<std::pair<std::string, std::vector<const RunResult*>>> columns;
     for (const GainResult& gain : in_.results.gains)  // of every policy, as in the headline
       if (gain.d0 == d0 && gain.d1 == best_->d1 && gain.hide == best_->hide)

@@ -46,9 +46,12 @@ struct RunResult {
   double minutes = 0;
   Index steps = 0;
   std::vector<CaseResult> cases;
-  std::string hide = {};      // how D_1's labels were hidden, as --hide takes it; M_0: empty
-  double hidden = undefined;  // the part of D_1's annotations that was hidden
-  bool warm = false;          // began with the weights of M_0
+  std::string hide = {};         // how D_1's labels were hidden, as --hide takes it; M_0: empty
+  double hidden = undefined;     // the part of D_1's annotations that was hidden
+  bool warm = false;             // began with the weights of M_0
+  std::string learnt_from = {};  // tells other cases or other annotations; empty: not known
+  std::vector<std::string> left_out = {};  // cases that could not be loaded, and why
+  Index skipped = 0;                       // steps without a finite gradient
 
   /// Each case's mean over its classes.
   std::vector<double> case_means() const {
@@ -89,6 +92,7 @@ struct Results {
   std::vector<std::string> classes;  // foreground
   std::vector<RunResult> runs;
   std::vector<GainResult> gains;
+  Json settings = {};  // what all runs have in common, if their program said so
 
   /// The run of that kind, or nullptr.
   const RunResult* find(const std::string& policy, Index seed, Index d0, Index d1,
@@ -200,6 +204,7 @@ inline Json to_json(const Results& results) {
       per_class.push_back({results.classes[c], run.class_mean(score, c)});
     return Json(Json::Object{{"mean", mean}, {"per_class", std::move(per_class)}});
   };
+  if (!results.settings.is_null()) json["settings"] = results.settings;
   for (const RunResult& run : results.runs) {
     Json::Array cases;
     for (const CaseResult& one : run.cases)
@@ -215,6 +220,9 @@ inline Json to_json(const Results& results) {
                                         {"hide", run.hide},
                                         {"hidden", run.hidden},
                                         {"warm", run.warm},
+                                        {"learnt_from", run.learnt_from},
+                                        {"left_out", Json::list(run.left_out)},
+                                        {"skipped", run.skipped},
                                         {"dice", summary(run, run.mean_dice(), &CaseResult::dice)},
                                         {"hd95", summary(run, run.mean_hd95(), &CaseResult::hd95)},
                                         {"cases", std::move(cases)}});
@@ -270,6 +278,7 @@ inline Results results_of(const Json& json) {
     if (const Json* hidden = from.find("hidden")) to.hidden = number(*hidden);
   };
   Results results;
+  if (const Json* settings = json.find("settings")) results.settings = *settings;
   for (const Json& name : json.at("classes").as_array())
     results.classes.push_back(name.as_string());
   const auto place = [&](const std::string& name) {
@@ -288,6 +297,10 @@ inline Results results_of(const Json& json) {
                   {}};
     about_hiding(from, run);
     if (const Json* warm = from.find("warm")) run.warm = warm->as_bool();
+    if (const Json* cases = from.find("learnt_from")) run.learnt_from = cases->as_string();
+    if (const Json* skipped = from.find("skipped")) run.skipped = skipped->as_index();
+    if (const Json* left_out = from.find("left_out"))
+      for (const Json& one : left_out->as_array()) run.left_out.push_back(one.as_string());
     for (const Json& item : from.at("cases").as_array()) {
       CaseResult one{item.at("id").as_string(), {}, {}, {}};
       one.dice.assign(results.classes.size(), undefined);

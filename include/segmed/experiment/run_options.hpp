@@ -60,9 +60,10 @@ struct RunReport {
   std::vector<CurvePoint> curve;
   std::vector<std::string> hooks;  // of the policy, as found
   std::vector<CaseFault> faults;
-  Index skipped = 0;                // steps without a finite gradient
-  Index replayed = 0;               // steps whose kernels were queued as one
-  std::string replay_refusal = {};  // why none were, though that was asked for
+  Index skipped = 0;                      // steps without a finite gradient
+  Index replayed = 0;                     // steps whose kernels were queued as one
+  std::string replay_refusal = {};        // why none were, though that was asked for
+  std::vector<std::string> remarks = {};  // what its user may not have meant
   bool interrupted = false;
 };
 

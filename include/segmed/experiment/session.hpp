@@ -123,6 +123,10 @@ class RunSession {
     return text.str();
   }
 
+  bool partly_annotated() const {
+    return std::any_of(data_.partial.begin(), data_.partial.end(),
+                       [](const LoaderCase& one) { return !one.left.none(); });
+  }
   /// Round k starts when k / rounds of the budget are used. Each rank shows the policy its share of
   /// D_1, and what it makes of that reaches all.
   void start_round_if_due(double used) {
@@ -148,25 +152,32 @@ class RunSession {
     typename Round<F>::Case view;
     view.id = held->example.id;
     view.annotated = AnnotatedSet::both(held->example.annotated, c.left);
-    view.labels = [held, left = view.annotated] {
-      const auto& image = held->example.image;
+    // Only the store decides how many cases are in memory.
+    const auto again = [this, index = c.index, id = view.id] {
+      const auto found = store_->get(index);
+      require<DataError>(found != nullptr, "round", "case ", id, " cannot be loaded any more");
+      return found;
+    };
+    view.labels = [again, left = view.annotated] {
+      const auto found = again();
+      const auto& image = found->example.image;
       const std::size_t voxels = image.voxels.size() / std::size_t(image.channels);
       if (left.none()) return std::vector<std::uint8_t>(voxels, 0);
-      auto labels = held->example.labels.voxels;
+      auto labels = found->example.labels.voxels;
       for (auto& label : labels)
         if (label != ignored && !left.has(label)) label = 0;
       return labels;
     };
     const SlidingWindow how{.patch = options_.patch, .outside = held->outside.at(0)};
-    view.predict = [this, held, how] {
+    view.predict = [this, again, how] {
       const auto predict = [this](const F& x) { return learner_.predict(x); };
-      return segment<F>(predict, held->example.image, how).labels.voxels;
+      return segment<F>(predict, again()->example.image, how).labels.voxels;
     };
-    view.complete = [this, held, how, known = view.annotated, drawn = view.labels](float sure) {
+    view.complete = [this, again, how, known = view.annotated, drawn = view.labels](float sure) {
       const auto predict = [&](const F& x) { return open_logits(learner_.predict(x), known); };
       SlidingWindow asked = how;
       asked.confidence = true;
-      const Segmentation guess = segment<F>(predict, held->example.image, asked);
+      const Segmentation guess = segment<F>(predict, again()->example.image, asked);
       auto labels = drawn();
       for (std::size_t i = 0; i < labels.size(); ++i)
         if (labels[i] == 0)
@@ -286,6 +297,12 @@ RunReport RunSession<F>::run() {
   check_same("at the start");
   const bool writes = options_.ranks.first() && !options_.out.empty();
   Progress progress(options_.name, options_.quiet || !options_.ranks.first());
+  if (!learner_.takes_partial_labels() && partly_annotated()) {
+    report_.remarks.push_back(
+        "what D_1 annotates is not learnt: the loss takes whole annotations only; wrap it in "
+        "Marginal");
+    progress.say(report_.remarks.back());
+  }
   watch_ = StopWatch(report_.seconds);
   watch_.start();
   double saved = watch_.seconds();

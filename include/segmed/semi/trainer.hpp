@@ -33,6 +33,8 @@ class Learner {
   virtual ~Learner() = default;
   virtual Hooks hooks() const = 0;
   virtual Needs needs() const = 0;
+  /// Whether what D_1 annotates is learnt as labels.
+  virtual bool takes_partial_labels() const = 0;
   /// One step on patches of D_0 and, unless it is empty, of D_1. `progress` is the fraction of the
   /// budget that is used, `factor` what the schedule makes of the rate.
   virtual StepResult step(const Samples<F>& full, const Samples<F>& partial, double progress,
@@ -96,6 +98,9 @@ class Trainer final : public Learner<typename Net::Features> {
   using D = typename F::device;
   Hooks hooks() const override { return has; }
   Needs needs() const override { return needs_of<Policy>(); }
+  bool takes_partial_labels() const override {
+    return Criterion<Loss>::partial_labels || has.supervised;
+  }
 
   /// `average`: how much of the averaged weights a step keeps; 0 keeps no average. `max_norm`: the
   /// longest gradient; 0 clips nothing. `ranks`: who trains with it, each on its share of a batch.
