@@ -157,11 +157,11 @@ struct CopyPaste {
     ema(teacher, now.student, MeanTeacher<Net>::average_keep(keep, now.clock.host().step));
   }
   static void options(auto& self, auto&& visit) {
-    visit("keep", self.keep);
-    visit("weight", self.weight);
+    visit("keep", self.keep, between(0, 1));
+    visit("weight", self.weight, at_least(0));
     visit("largest", self.largest);
-    visit("side", self.side);
-    visit("after", self.after);
+    visit("side", self.side, between(0, 1));
+    visit("after", self.after, between(0, 1));
   }
   static void members(auto& self, auto&& visit) { visit("teacher", self.teacher); }
 

@@ -174,6 +174,8 @@ struct CubeShuffle {
 
   template <class Now>
   typename Now::Value loss(Now& now) {
+    require<ConfigError>(parts >= 1, "CubeShuffle", parts,
+                         " cubes along each axis; give 1 or more");
     if (now.partial.empty()) return {};
     const Grid grid = now.full.image.grid();
     const Index known = grid.cases, others = now.partial.image.grid().cases;
@@ -191,11 +193,11 @@ struct CubeShuffle {
     ema(teacher, now.student, MeanTeacher<Net>::average_keep(keep, now.clock.host().step));
   }
   static void options(auto& self, auto&& visit) {
-    visit("keep", self.keep);
-    visit("labelled", self.labelled);
-    visit("weight", self.weight);
-    visit("noise", self.noise);
-    visit("parts", self.parts);
+    visit("keep", self.keep, between(0, 1));
+    visit("labelled", self.labelled, at_least(0));
+    visit("weight", self.weight, at_least(0));
+    visit("noise", self.noise, at_least(0));
+    visit("parts", self.parts, at_least(1));
   }
   static void members(auto& self, auto&& visit) { visit("teacher", self.teacher); }
 };

@@ -29,9 +29,9 @@ struct MeanTeacher {
   }
   const Net& predictor(const Net&) const { return teacher.module; }
   static void options(auto& self, auto&& visit) {
-    visit("keep", self.keep);
-    visit("weight", self.weight);
-    visit("noise", self.noise);
+    visit("keep", self.keep, between(0, 1));
+    visit("weight", self.weight, at_least(0));
+    visit("noise", self.noise, at_least(0));
   }
   static void members(auto& self, auto&& visit) { visit("teacher", self.teacher); }
 

@@ -52,8 +52,8 @@ struct MutualConsistency {
     return now.clock.ramp(weight) * term;
   }
   static void options(auto& self, auto&& visit) {
-    visit("weight", self.weight);
-    visit("temperature", self.temperature);
+    visit("weight", self.weight, at_least(0));
+    visit("temperature", self.temperature, above(0));
   }
   static void members(auto& self, auto&& visit) {
     visit("linear", self.linear);

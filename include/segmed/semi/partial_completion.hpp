@@ -50,11 +50,11 @@ struct PartialCompletion {
     ema(teacher, now.student, MeanTeacher<Net>::average_keep(keep, now.clock.host().step));
   }
   static void options(auto& self, auto&& visit) {
-    visit("keep", self.keep);
-    visit("weight", self.weight);
-    visit("exclusion", self.exclusion);
-    visit("after", self.after);
-    visit("confidence", self.confidence);
+    visit("keep", self.keep, between(0, 1));
+    visit("weight", self.weight, at_least(0));
+    visit("exclusion", self.exclusion, at_least(0));
+    visit("after", self.after, between(0, 1));
+    visit("confidence", self.confidence, between(0, 1));
     visit("marginal", self.marginal);
     visit("adaptive", self.adaptive);
   }

@@ -8,7 +8,8 @@
 //   const auto& predictor(net)   the network to predict with; the student otherwise
 //   static constexpr Needs needs what the loader shall prepare
 //   members(self, visit)         what it owns: trained with the student, or inside of a Frozen
-//   options(self, visit)         its numbers that a user may choose by name; see semi/options.hpp
+//   options(self, visit)         its numbers that a user may choose by name, and their ranges; see
+//                                semi/options.hpp
 //   save / load                  plain state that a checkpoint shall keep
 //   static constexpr bool replays = true   its terms are computed by kernels alone: nothing on the
 //                                host changes from step to step, so that they may be replayed
@@ -18,6 +19,7 @@
 #pragma once
 #include <functional>
 
+#include <segmed/semi/options.hpp>
 #include <segmed/semi/step.hpp>
 
 namespace segmed {

@@ -33,7 +33,7 @@ struct PyramidConsistency {
     if (now.partial.empty()) return {};
     return now.clock.ramp(weight) * agreement(RectifiedDistance{}, raised(now.outputs_partial()));
   }
-  static void options(auto& self, auto&& visit) { visit("weight", self.weight); }
+  static void options(auto& self, auto&& visit) { visit("weight", self.weight, at_least(0)); }
 
  private:
   /// All outputs on the grid of the finest.

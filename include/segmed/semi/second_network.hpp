@@ -40,7 +40,7 @@ struct LabelEachOther {
     if (now.partial.empty() || weight <= 0) return term;
     return term + now.clock.ramp(weight) * answers(now, then);
   }
-  static void options(auto& self, auto&& visit) { visit("weight", self.weight); }
+  static void options(auto& self, auto&& visit) { visit("weight", self.weight, at_least(0)); }
   static void members(auto& self, auto&& visit) { visit("second", self.second); }
 
   /// What each learns from the other.

@@ -54,7 +54,8 @@ struct UncertaintyAwareMeanTeacher {
 
   template <class Now>
   typename Now::Value loss(Now& now) {
-    require<ConfigError>(passes > 0, "UncertaintyAwareMeanTeacher", passes, " passes");
+    require<ConfigError>(passes > 0, "UncertaintyAwareMeanTeacher", passes,
+                         " passes; give 1 or more");
     if (now.partial.empty()) return {};
     const auto answer = [&] {
       return no_grad(
@@ -72,10 +73,10 @@ struct UncertaintyAwareMeanTeacher {
   }
   const Net& predictor(const Net&) const { return teacher.module; }
   static void options(auto& self, auto&& visit) {
-    visit("passes", self.passes);
-    visit("keep", self.keep);
-    visit("weight", self.weight);
-    visit("noise", self.noise);
+    visit("passes", self.passes, at_least(1));
+    visit("keep", self.keep, between(0, 1));
+    visit("weight", self.weight, at_least(0));
+    visit("noise", self.noise, at_least(0));
   }
   static void members(auto& self, auto&& visit) { visit("teacher", self.teacher); }
 };
