@@ -68,9 +68,7 @@ struct InterpolationConsistency {
     const F mine = softmax(now.student(mixed(image, other, share, 1)));
     return now.clock.ramp(weight) * mean_square(mine, target);
   }
-  void after_step(auto& now) {
-    ema(teacher, now.student, MeanTeacher<Net>::average_keep(keep, now.clock.host().step));
-  }
+  void after_step(auto& now) { follow(teacher, keep, now); }
   const Net& predictor(const Net&) const { return teacher.module; }
   static void options(auto& self, auto&& visit) {
     visit("keep", self.keep, between(0, 1));

@@ -68,9 +68,7 @@ struct UncertaintyAwareMeanTeacher {
     return now.clock.ramp(weight) *
            weighted_mean_square(softmax(now.logits_partial()), target, mask);
   }
-  void after_step(auto& now) {
-    ema(teacher, now.student, MeanTeacher<Net>::average_keep(keep, now.clock.host().step));
-  }
+  void after_step(auto& now) { follow(teacher, keep, now); }
   const Net& predictor(const Net&) const { return teacher.module; }
   static void options(auto& self, auto&& visit) {
     visit("passes", self.passes, at_least(1));
