@@ -21,7 +21,8 @@ SemiStep<Other, Loss> beside(SemiStep<Net, Loss>& now, Other& second) {
 }
 
 /// Two networks learn the same labels, and each learns D_1 from the other's hard answers by the
-/// loss `How`. The answers are constants; both networks receive a gradient. The student predicts.
+/// loss `How`. The answers are constants; both networks receive a gradient. The run's own network,
+/// or its average, predicts.
 ///
 /// Uses D_1's partial labels: both networks have the usual term of what is annotated; answers keep
 /// what was drawn and propose annotated classes nowhere else.
