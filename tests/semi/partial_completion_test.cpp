@@ -158,8 +158,12 @@ TEST_SUITE("semi/partial_completion") {
     CHECK(terms({.teacher = {other}, .exclusion = 0}, user).first == near(base + merged));
     CHECK(terms({.teacher = {other}, .marginal = false}, user).first ==
           near(base + double(0.1f) * out));
-    CHECK(terms({.teacher = {other}, .marginal = false}, Marginal{user}).first == near(base));
-    CHECK(terms({.teacher = {other}}, Marginal{user}).first == near(base + merged));
+    // A loss that takes partial labels by itself: the same terms.
+    const Marginal takes{user};
+    CHECK(terms({.teacher = {other}}, takes).first == near(base + merged + double(0.1f) * out));
+    CHECK(terms({.teacher = {other}, .exclusion = 0}, takes).first == near(base + merged));
+    CHECK(terms({.teacher = {other}, .marginal = false}, takes).first ==
+          near(base + double(0.1f) * out));
 
     const F answer = evaluating([&] { return other(partial.image); });
     const double completed = value_of(user, complete(partial.labels, answer, 0.7f));

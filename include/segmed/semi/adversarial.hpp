@@ -118,8 +118,8 @@ struct Adversarial {
     critic = before.module;
   }
   static void options(auto& self, auto&& visit) {
-    visit("weight", self.weight);
-    visit("pace", self.pace);
+    visit("weight", self.weight, at_least(0));
+    visit("pace", self.pace, between(0, 1));
   }
   static void members(auto& self, auto&& visit) {
     visit("critic", self.critic);

@@ -45,11 +45,11 @@ struct CrossConsistency {
     return now.clock.ramp(weight / 3) * sum;
   }
   static void options(auto& self, auto&& visit) {
-    visit("weight", self.weight);
-    visit("noise", self.noise);
-    visit("dropout", self.dropout);
-    visit("low", self.low);
-    visit("high", self.high);
+    visit("weight", self.weight, at_least(0));
+    visit("noise", self.noise, at_least(0));
+    visit("dropout", self.dropout, half_open(0, 1));
+    visit("low", self.low, between(0, 1));
+    visit("high", self.high, between(0, 1));
   }
   static void members(auto& self, auto&& visit) {
     visit("noisy", self.noisy);

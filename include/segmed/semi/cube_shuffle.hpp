@@ -153,12 +153,13 @@ F recovered(const F& mixed, const CubeExchange<typename F::device>& how, Index b
 
 /// Patches are cut into 27 cubes that change places between all cases of D_0 and D_1; the student
 /// sees the mixtures, and its answers, put back, shall be the labels and those of a slow average of
-/// itself. The student predicts.
+/// itself. The run's own network, or its average, predicts.
 ///
 ///   source   Chen et al., MagicNet, 2023, arXiv:2212.14310, of which this is the exchange across
 ///            images, by Dice: no branch for the location of cubes, no cubes by themselves, no
 ///            blending of answers by the frequency of organs. Logits are put back instead of
-///            features; extents that three does not divide leave voxels where they are
+///            features; extents that three does not divide leave voxels where they are; the noise
+///            of what the teacher sees has no limit, there it is cut off at two deviations
 ///
 /// Uses D_1's partial labels: by the usual term of what is annotated; answers keep what was drawn
 /// and propose annotated classes nowhere else.
@@ -174,6 +175,8 @@ struct CubeShuffle {
 
   template <class Now>
   typename Now::Value loss(Now& now) {
+    require<ConfigError>(parts >= 1, "CubeShuffle", parts,
+                         " cubes along each axis; give 1 or more");
     if (now.partial.empty()) return {};
     const Grid grid = now.full.image.grid();
     const Index known = grid.cases, others = now.partial.image.grid().cases;
@@ -187,15 +190,13 @@ struct CubeShuffle {
     return labelled * now.criterion_with(Dice{}, of_known, now.full.labels) +
            now.clock.ramp(weight) * now.criterion_with(Dice{}, of_others, labels);
   }
-  void after_step(auto& now) {
-    ema(teacher, now.student, MeanTeacher<Net>::average_keep(keep, now.clock.host().step));
-  }
+  void after_step(auto& now) { follow(teacher, keep, now); }
   static void options(auto& self, auto&& visit) {
-    visit("keep", self.keep);
-    visit("labelled", self.labelled);
-    visit("weight", self.weight);
-    visit("noise", self.noise);
-    visit("parts", self.parts);
+    visit("keep", self.keep, between(0, 1));
+    visit("labelled", self.labelled, at_least(0));
+    visit("weight", self.weight, at_least(0));
+    visit("noise", self.noise, at_least(0));
+    visit("parts", self.parts, at_least(1));
   }
   static void members(auto& self, auto&& visit) { visit("teacher", self.teacher); }
 };

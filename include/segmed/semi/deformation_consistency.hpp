@@ -71,9 +71,9 @@ struct DeformationConsistency {
     return now.clock.ramp(weight) * mean_square(of_warped, warped);
   }
   static void options(auto& self, auto&& visit) {
-    visit("weight", self.weight);
-    visit("farthest", self.farthest);
-    visit("cell", self.cell);
+    visit("weight", self.weight, at_least(0));
+    visit("farthest", self.farthest, at_least(0));
+    visit("cell", self.cell, at_least(1));
   }
 };
 

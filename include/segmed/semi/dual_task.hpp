@@ -219,9 +219,9 @@ struct DualTask {
                 float(guess.grid().cases) / all * disagreement(guess, now.logits_partial(), steep));
   }
   static void options(auto& self, auto&& visit) {
-    visit("regression", self.regression);
-    visit("weight", self.weight);
-    visit("steepness", self.steepness);
+    visit("regression", self.regression, at_least(0));
+    visit("weight", self.weight, at_least(0));
+    visit("steepness", self.steepness, above(0));
   }
   static void members(auto& self, auto&& visit) { visit("head", self.head); }
 };

@@ -21,7 +21,7 @@ struct EntropyMinimization {
     const auto labels = blank_labels<typename Now::F::device>(logits.grid());
     return now.clock.ramp(weight) * now.criterion_with(Entropy{}, logits, labels);
   }
-  static void options(auto& self, auto&& visit) { visit("weight", self.weight); }
+  static void options(auto& self, auto&& visit) { visit("weight", self.weight, at_least(0)); }
 };
 
 }  // namespace segmed

@@ -24,7 +24,7 @@ struct ExclusionTraining {
   typename Now::Value loss(Now&) {
     return {};
   }
-  static void options(auto& self, auto&& visit) { visit("exclusion", self.exclusion); }
+  static void options(auto& self, auto&& visit) { visit("exclusion", self.exclusion, at_least(0)); }
 };
 
 }  // namespace segmed

@@ -24,8 +24,8 @@ struct FixMatch {
     return now.clock.ramp(weight) * now.criterion(now.student(now.partial.strong), labels);
   }
   static void options(auto& self, auto&& visit) {
-    visit("weight", self.weight);
-    visit("confidence", self.confidence);
+    visit("weight", self.weight, at_least(0));
+    visit("confidence", self.confidence, between(0, 1));
   }
 };
 

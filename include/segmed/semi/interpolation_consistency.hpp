@@ -52,8 +52,8 @@ struct InterpolationConsistency {
   template <class Now>
   typename Now::Value loss(Now& now) {
     using F = typename Now::F;
-    require<ConfigError>(shape > 0, "InterpolationConsistency", "a Beta distribution of shape ",
-                         shape);
+    require<ConfigError>(shape > 0 && shape <= 10, "InterpolationConsistency",
+                         "a Beta distribution of shape ", shape, "; give more than 0, up to 10");
     if (now.partial.empty()) return {};
     const F& image = now.partial.image;
     const Philox random = Draws::next(Purpose::view, image.grid().cases);
@@ -68,14 +68,12 @@ struct InterpolationConsistency {
     const F mine = softmax(now.student(mixed(image, other, share, 1)));
     return now.clock.ramp(weight) * mean_square(mine, target);
   }
-  void after_step(auto& now) {
-    ema(teacher, now.student, MeanTeacher<Net>::average_keep(keep, now.clock.host().step));
-  }
+  void after_step(auto& now) { follow(teacher, keep, now); }
   const Net& predictor(const Net&) const { return teacher.module; }
   static void options(auto& self, auto&& visit) {
-    visit("keep", self.keep);
-    visit("weight", self.weight);
-    visit("shape", self.shape);
+    visit("keep", self.keep, between(0, 1));
+    visit("weight", self.weight, at_least(0));
+    visit("shape", self.shape, OptionRange{.least = 0, .most = 10, .above = true});
   }
   static void members(auto& self, auto&& visit) { visit("teacher", self.teacher); }
 };

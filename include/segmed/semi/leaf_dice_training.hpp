@@ -22,7 +22,7 @@ struct LeafDiceTraining {
   typename Now::Value loss(Now&) {
     return {};
   }
-  static void options(auto& self, auto&& visit) { visit("entropy", self.entropy); }
+  static void options(auto& self, auto&& visit) { visit("entropy", self.entropy, at_least(0)); }
 };
 
 }  // namespace segmed

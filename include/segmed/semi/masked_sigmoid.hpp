@@ -36,7 +36,7 @@ struct MaskedSigmoid {
     return {};
   }
   static void options(auto& self, auto&& visit) {
-    visit("entropy", self.entropy);
+    visit("entropy", self.entropy, at_least(0));
     visit("background", self.background);
   }
 };

@@ -2,7 +2,7 @@
 #pragma once
 #include <segmed/losses/consistency.hpp>
 #include <segmed/nn/any_decoder.hpp>
-#include <segmed/semi/policy.hpp>
+#include <segmed/semi/partly_labelled.hpp>
 
 namespace segmed {
 
@@ -29,7 +29,7 @@ struct MutualConsistency {
     full_ = {now.logits_full(), linear(now.levels_full()), nearest(now.levels_full())};
     auto term = now.labelled_full() + further(now, full_, now.full.labels);
     partial_.clear();
-    if constexpr (takes_partial_labels<std::remove_cvref_t<decltype(now.voxel_loss())>>)
+    if constexpr (user_takes_partial_labels<Now>())
       if (any_annotated(now.partial)) {
         look_at_partial(now);
         term = term + now.labelled_partial() + further(now, partial_, now.partial.labels);
@@ -52,8 +52,8 @@ struct MutualConsistency {
     return now.clock.ramp(weight) * term;
   }
   static void options(auto& self, auto&& visit) {
-    visit("weight", self.weight);
-    visit("temperature", self.temperature);
+    visit("weight", self.weight, at_least(0));
+    visit("temperature", self.temperature, above(0));
   }
   static void members(auto& self, auto&& visit) {
     visit("linear", self.linear);

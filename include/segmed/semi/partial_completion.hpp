@@ -7,10 +7,10 @@
 
 namespace segmed {
 
-/// Partly annotated scans, used in full: where classes were annotated, the marginal loss and the
-/// exclusion of the others; where they were not, the confident answers of a slow average of the
-/// student, never on voxels that people drew. Uses D_1's partial labels: in both. The defaults of
-/// the completion were chosen on generated abdomens.
+/// Partly annotated scans, used in full: where classes were annotated, the marginal loss (the
+/// user's own if it takes partial labels) and the exclusion of the others; where they were not, the
+/// confident answers of a slow average of the student, never on voxels that people drew. Uses D_1's
+/// partial labels: in both. The defaults of the completion were chosen on generated abdomens.
 ///
 ///   source   marginal and exclusion loss: Shi et al., 2021, arXiv:2007.03868, with probabilities
 ///            merged instead of logits; completion: Tarvainen & Valpola, 2017, arXiv:1703.01780,
@@ -21,20 +21,17 @@ struct PartialCompletion {
   Frozen<Net> teacher;
   float keep = 0.99f;       // of the teacher and of the mean confidences, per step
   float weight = 1;         // of the completed labels after their warm-up; 0: no completion
-  float exclusion = 0.1f;   // of the exclusion term; not added to a loss that takes partial labels
+  float exclusion = 0.1f;   // of the exclusion of D_1's labels
   float after = 0.5f;       // the fraction of the budget from which the teacher is asked
   float confidence = 0.7f;  // of the teacher, below which a voxel stays without a label
-  bool marginal = true;     // the marginal loss of D_1's labels; false: only their exclusion
+  bool marginal = true;     // the marginal loss of D_1's labels; false: their exclusion alone
   bool adaptive = true;     // less confidence of classes of which the teacher is less sure
   ClassConfidence<typename Net::Features::device> sureness{Index(ignored)};
 
   template <class Now>
   typename Now::Value supervised(Now& now) {
-    if constexpr (user_takes_partial_labels<Now>())
-      return marginal ? labelled_marginally(now) : now.labelled_full();
-    else
-      return marginal ? labelled_marginally(now, exclusion)
-                      : labelled_with(Weighted{exclusion, Exclusion{}}, now);
+    return marginal ? labelled_marginally(now, exclusion)
+                    : labelled_with(Weighted{exclusion, Exclusion{}}, now);
   }
   template <class Now>
   typename Now::Value loss(Now& now) {
@@ -46,15 +43,13 @@ struct PartialCompletion {
                                  : complete(drawn, answer, confidence);
     return now.clock.ramp(weight) * now.criterion(now.logits_partial(), labels);
   }
-  void after_step(auto& now) {
-    ema(teacher, now.student, MeanTeacher<Net>::average_keep(keep, now.clock.host().step));
-  }
+  void after_step(auto& now) { follow(teacher, keep, now); }
   static void options(auto& self, auto&& visit) {
-    visit("keep", self.keep);
-    visit("weight", self.weight);
-    visit("exclusion", self.exclusion);
-    visit("after", self.after);
-    visit("confidence", self.confidence);
+    visit("keep", self.keep, between(0, 1));
+    visit("weight", self.weight, at_least(0));
+    visit("exclusion", self.exclusion, at_least(0));
+    visit("after", self.after, between(0, 1));
+    visit("confidence", self.confidence, between(0, 1));
     visit("marginal", self.marginal);
     visit("adaptive", self.adaptive);
   }

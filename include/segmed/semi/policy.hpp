@@ -5,10 +5,11 @@
 //   void after_step(now)         the weights have just moved
 //   void start_round(round)      before each round: `round` predicts and relabels the cases of D_1
 //   Index rounds                 of equal length, in a run; one without it
-//   const auto& predictor(net)   the network to predict with; the student otherwise
+//   const auto& predictor(net)   the network to predict with; the student or its average otherwise
 //   static constexpr Needs needs what the loader shall prepare
 //   members(self, visit)         what it owns: trained with the student, or inside of a Frozen
-//   options(self, visit)         its numbers that a user may choose by name; see semi/options.hpp
+//   options(self, visit)         its numbers that a user may choose by name, and their ranges; see
+//                                semi/options.hpp
 //   save / load                  plain state that a checkpoint shall keep
 //   static constexpr bool replays = true   its terms are computed by kernels alone: nothing on the
 //                                host changes from step to step, so that they may be replayed
@@ -18,6 +19,7 @@
 #pragma once
 #include <functional>
 
+#include <segmed/semi/options.hpp>
 #include <segmed/semi/step.hpp>
 
 namespace segmed {
@@ -160,7 +162,8 @@ auto supervised_by(P& policy, SemiStep<Net, Loss>& now) {
     return supervised(now);
 }
 
-/// Labels and nothing else: what every policy is compared with.
+/// Labels and nothing else: what every policy is compared with. Uses D_1's partial labels: by the
+/// usual term of the labels, so only if the loss takes them.
 struct Supervised {
   static constexpr bool replays = true;
 

@@ -2,7 +2,7 @@
 #pragma once
 #include <segmed/autograd/stretch.hpp>
 #include <segmed/losses/consistency.hpp>
-#include <segmed/semi/policy.hpp>
+#include <segmed/semi/partly_labelled.hpp>
 
 namespace segmed {
 
@@ -20,7 +20,7 @@ struct PyramidConsistency {
   template <class Now>
   typename Now::Value supervised(Now& now) {
     auto term = labelled(now, raised(now.outputs_full()), now.full.labels);
-    if constexpr (takes_partial_labels<std::remove_cvref_t<decltype(now.voxel_loss())>>)
+    if constexpr (user_takes_partial_labels<Now>())
       if (any_annotated(now.partial))
         term = term + labelled(now, raised(now.outputs_partial()), now.partial.labels);
     return term;
@@ -33,7 +33,7 @@ struct PyramidConsistency {
     if (now.partial.empty()) return {};
     return now.clock.ramp(weight) * agreement(RectifiedDistance{}, raised(now.outputs_partial()));
   }
-  static void options(auto& self, auto&& visit) { visit("weight", self.weight); }
+  static void options(auto& self, auto&& visit) { visit("weight", self.weight, at_least(0)); }
 
  private:
   /// All outputs on the grid of the finest.

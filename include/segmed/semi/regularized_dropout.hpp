@@ -29,8 +29,8 @@ struct RegularizedDropout {
     return now.clock.ramp(weight) * agreement(SymmetricDivergence{}, predictions);
   }
   static void options(auto& self, auto&& visit) {
-    visit("weight", self.weight);
-    visit("dropout", self.dropout);
+    visit("weight", self.weight, at_least(0));
+    visit("dropout", self.dropout, half_open(0, 1));
   }
 };
 

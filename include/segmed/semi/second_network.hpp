@@ -21,7 +21,8 @@ SemiStep<Other, Loss> beside(SemiStep<Net, Loss>& now, Other& second) {
 }
 
 /// Two networks learn the same labels, and each learns D_1 from the other's hard answers by the
-/// loss `How`. The answers are constants; both networks receive a gradient. The student predicts.
+/// loss `How`. The answers are constants; both networks receive a gradient. The run's own network,
+/// or its average, predicts.
 ///
 /// Uses D_1's partial labels: both networks have the usual term of what is annotated; answers keep
 /// what was drawn and propose annotated classes nowhere else.
@@ -40,7 +41,7 @@ struct LabelEachOther {
     if (now.partial.empty() || weight <= 0) return term;
     return term + now.clock.ramp(weight) * answers(now, then);
   }
-  static void options(auto& self, auto&& visit) { visit("weight", self.weight); }
+  static void options(auto& self, auto&& visit) { visit("weight", self.weight, at_least(0)); }
   static void members(auto& self, auto&& visit) { visit("second", self.second); }
 
   /// What each learns from the other.

@@ -44,8 +44,8 @@ struct SelfTraining {
   }
   static void options(auto& self, auto&& visit) {
     visit("rounds", self.rounds);
-    visit("weight", self.weight);
-    visit("confidence", self.confidence);
+    visit("weight", self.weight, at_least(0));
+    visit("confidence", self.confidence, between(0, 1));
   }
 };
 

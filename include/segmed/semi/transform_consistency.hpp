@@ -59,7 +59,7 @@ struct TransformConsistency {
            (mean_square(detach(of_changed), changed) + mean_square(of_changed, detach(changed)));
   }
   static void options(auto& self, auto&& visit) {
-    visit("weight", self.weight);
+    visit("weight", self.weight, at_least(0));
     visit("mirrors", self.mirrors);
   }
 };

@@ -54,7 +54,8 @@ struct UncertaintyAwareMeanTeacher {
 
   template <class Now>
   typename Now::Value loss(Now& now) {
-    require<ConfigError>(passes > 0, "UncertaintyAwareMeanTeacher", passes, " passes");
+    require<ConfigError>(passes > 0, "UncertaintyAwareMeanTeacher", passes,
+                         " passes; give 1 or more");
     if (now.partial.empty()) return {};
     const auto answer = [&] {
       return no_grad(
@@ -67,15 +68,13 @@ struct UncertaintyAwareMeanTeacher {
     return now.clock.ramp(weight) *
            weighted_mean_square(softmax(now.logits_partial()), target, mask);
   }
-  void after_step(auto& now) {
-    ema(teacher, now.student, MeanTeacher<Net>::average_keep(keep, now.clock.host().step));
-  }
+  void after_step(auto& now) { follow(teacher, keep, now); }
   const Net& predictor(const Net&) const { return teacher.module; }
   static void options(auto& self, auto&& visit) {
-    visit("passes", self.passes);
-    visit("keep", self.keep);
-    visit("weight", self.weight);
-    visit("noise", self.noise);
+    visit("passes", self.passes, at_least(1));
+    visit("keep", self.keep, between(0, 1));
+    visit("weight", self.weight, at_least(0));
+    visit("noise", self.noise, at_least(0));
   }
   static void members(auto& self, auto&& visit) { visit("teacher", self.teacher); }
 };

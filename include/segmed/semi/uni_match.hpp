@@ -68,15 +68,15 @@ struct UniMatch {
            now.clock.ramp(weight * features) * now.criterion(felt, labels);
   }
   static void options(auto& self, auto&& visit) {
-    visit("weight", self.weight);
-    visit("strong", self.strong);
-    visit("features", self.features);
-    visit("dropout", self.dropout);
-    visit("confidence", self.confidence);
-    visit("views", self.views);
-    visit("contrast", self.contrast);
-    visit("brightness", self.brightness);
-    visit("noise", self.noise);
+    visit("weight", self.weight, at_least(0));
+    visit("strong", self.strong, at_least(0));
+    visit("features", self.features, at_least(0));
+    visit("dropout", self.dropout, half_open(0, 1));
+    visit("confidence", self.confidence, between(0, 1));
+    visit("views", self.views, between(1, 2));
+    visit("contrast", self.contrast, between(0, 1));
+    visit("brightness", self.brightness, at_least(0));
+    visit("noise", self.noise, at_least(0));
   }
 
  private:
