@@ -289,7 +289,7 @@ TEST_SUITE("experiment/commands") {
     refuses("rdrop:weight=inf", "option weight is not a number");
     refuses("bcp:largest=0.5", "option largest is 0.5; give 0 for no or 1 for yes");
     refuses("cube_shuffle:parts=1.5", "option parts is 1.5; give a whole number");
-    refuses("self_training:rounds=0", "its rounds are 0; give 1 or more");
+    refuses("self_training:rounds=0", "option rounds is 0; give 1 or more");
     refuses("urpc", "the network has 2 resolutions; give --widths three and more");
     refuses("dynamic_head --warm-start", "trains another network than M_0");
     CHECK(here.run("gain --data data --out out --steps 1 --d0 1 --d1 1 --val 1 --policies "

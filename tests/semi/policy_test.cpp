@@ -149,7 +149,7 @@ TEST_SUITE("semi/policy") {
     CHECK(rounds_of(Both{PseudoLabels{.rounds = 2}, Supervised{}}) == 2);
     CHECK(rounds_of(Both{PseudoLabels{.rounds = 2}, PseudoLabels{.rounds = 5}}) == 5);
     CHECK_THROWS_WITH_AS(rounds_of(PseudoLabels{.rounds = 0}),
-                         "policy: its rounds are 0; give 1 or more", ConfigError);
+                         "segmed: policy: its rounds are 0; give 1 or more", ConfigError);
   }
   TEST_CASE("a policy without a term trains as no policy at all") {
     Net with = small_net(), without = small_net();

@@ -10,7 +10,11 @@ namespace segmed {
 /// Partly annotated scans, used in full: where classes were annotated, the marginal loss (the
 /// user's own if it takes partial labels) and the exclusion of the others; where they were not, the
 /// confident answers of a slow average of the student, never on voxels that people drew. Uses D_1's
-/// partial labels: in both. The defaults of the completion were chosen on generated abdomens.
+/// partial labels: in both. The defaults were chosen on generated abdomens.
+///
+/// A loss is a mean over the organs that are annotated, so that scans of one organ each would count
+/// this one as much as D_0 counts all of its own. `balanced`, D_1's marginal loss weighs as much as
+/// is annotated: an organ counts in D_1 as in D_0.
 ///
 ///   source   marginal and exclusion loss: Shi et al., 2021, arXiv:2007.03868, with probabilities
 ///            merged instead of logits; completion: Tarvainen & Valpola, 2017, arXiv:1703.01780,
@@ -25,13 +29,14 @@ struct PartialCompletion {
   float after = 0.5f;       // the fraction of the budget from which the teacher is asked
   float confidence = 0.7f;  // of the teacher, below which a voxel stays without a label
   bool marginal = true;     // the marginal loss of D_1's labels; false: their exclusion alone
+  bool balanced = true;     // an organ counts in D_1's labels as in those of D_0
   bool adaptive = true;     // less confidence of classes of which the teacher is less sure
   ClassConfidence<typename Net::Features::device> sureness{Index(ignored)};
 
   template <class Now>
   typename Now::Value supervised(Now& now) {
-    return marginal ? labelled_marginally(now, exclusion)
-                    : labelled_with(Weighted{exclusion, Exclusion{}}, now);
+    if (!marginal) return labelled_with(Weighted{exclusion, Exclusion{}}, now);
+    return labelled_marginally(now, exclusion, balanced ? annotated_part(now) : 1);
   }
   template <class Now>
   typename Now::Value loss(Now& now) {
@@ -51,6 +56,7 @@ struct PartialCompletion {
     visit("after", self.after, between(0, 1));
     visit("confidence", self.confidence, between(0, 1));
     visit("marginal", self.marginal);
+    visit("balanced", self.balanced);
     visit("adaptive", self.adaptive);
   }
   static void members(auto& self, auto&& visit) {

@@ -35,18 +35,32 @@ typename Now::Value labelled_marginally(Now& now) {
                                       : now.labelled_full();
 }
 
-/// The same with a weight times the exclusion loss of D_1: in the same pass over the logits, or in
-/// one more where the user's loss takes partial labels.
+/// The same with D_1's term times a weight, and with another times the exclusion loss of D_1: in
+/// the same pass over the logits, or in one more where the user's loss takes partial labels.
 template <class Now>
-typename Now::Value labelled_marginally(Now& now, float exclusion) {
+typename Now::Value labelled_marginally(Now& now, float exclusion, float weight = 1) {
   const Weighted excluded{exclusion, Exclusion{}};
   if constexpr (!user_takes_partial_labels<Now>()) {
-    return labelled_with(Sum{Marginal{now.voxel_loss()}, excluded}, now);
+    return labelled_with(Sum{Weighted{weight, Marginal{now.voxel_loss()}}, excluded}, now);
   } else {
-    const auto term = labelled_marginally(now);
+    const auto term = now.labelled_full();
     if (!any_annotated(now.partial)) return term;
-    return term + now.criterion_with(excluded, now.logits_partial(), now.partial.labels);
+    return term + weight * now.labelled_partial() +
+           now.criterion_with(excluded, now.logits_partial(), now.partial.labels);
   }
+}
+
+/// The part of all organs that the patches of D_1 annotate, over all ranks; 0 without any patch.
+template <class Now>
+float annotated_part(Now& now) {
+  double part = 0, patches = 0;
+  std::vector<double> mine(2);
+  for (const AnnotatedSet& set : now.partial.labels.annotated) mine[0] += double(set.count());
+  mine[1] = double(now.partial.labels.annotated.size());
+  const std::vector<double> all = Ranks::current().gathered(mine);
+  for (std::size_t i = 0; i < all.size(); i += 2) part += all[i], patches += all[i + 1];
+  const Index classes = now.logits_partial().grid().channels;
+  return patches > 0 ? float(part / (patches * double(AnnotatedSet::all(classes).count()))) : 0;
 }
 
 }  // namespace segmed

@@ -43,7 +43,7 @@ struct SelfTraining {
     relabelled = from.number<Index>(prefix + ".relabelled");
   }
   static void options(auto& self, auto&& visit) {
-    visit("rounds", self.rounds);
+    visit("rounds", self.rounds, at_least(1));
     visit("weight", self.weight, at_least(0));
     visit("confidence", self.confidence, between(0, 1));
   }
