@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-#include "policy_trial.hpp"
+#include "one_step.hpp"
 #include <segmed/semi/partial_completion.hpp>
 
 using namespace trial;
@@ -178,6 +178,23 @@ TEST_SUITE("semi/partial_completion") {
     CHECK(terms({.teacher = {other}, .weight = 0.5f}, user).second == near(0.5 * adapted));
     CHECK(adapted != near(completed));
     CHECK(terms({.teacher = {other}, .weight = 0}, user).second == 0);
+  }
+  TEST_CASE("completed labels are constants: the gradient reaches the student alone") {
+    auto net = small_net(1);
+    Completion policy{.teacher = {small_net(2)}, .after = 0, .confidence = 0.4f};
+    PolicyStep step(net, policy);
+    CHECK(Index(step.group.params().size()) ==
+          Index(Group<float, Cpu>(Role::frozen, policy.teacher).params().size()));
+    const auto gradient = step.gradient();
+    CHECK(std::any_of(gradient.begin(), gradient.end(), [](float g) { return g != 0; }));
+  }
+  TEST_CASE("two dimensions, erased networks, and any number of threads") {
+    const auto make = [](const auto& net) {
+      return PartialCompletion<std::remove_cvref_t<decltype(net)>>{
+          .teacher = {net}, .after = 0, .confidence = 0.4f};
+    };
+    check_flat_and_erased(make);
+    check_threads(make);
   }
   TEST_CASE("a policy that adapts resumes bit for bit, and is not one that does not") {
     check_resumes([](const Net& net) { return Completion{.teacher = {net}, .after = 0}; });
