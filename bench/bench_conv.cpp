@@ -3,6 +3,7 @@
 // SEGMED_CONV and SEGMED_ISA force segmed's algorithm and instruction set. With several threads set
 // OMP_WAIT_POLICY=passive: else oneDNN's spin on into segmed's turn.
 //   bench_conv [--json FILE] [threads [rounds [part of a shape's name]]]
+//   bench_conv --check   the results alone, without times and without oneDNN
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -228,16 +229,17 @@ double median(std::vector<double> v) {
 int main(int argc, char** argv) {
   const char* json = nullptr;
   if (argc > 2 && std::string(argv[1]) == "--json") json = argv[2], argc -= 2, argv += 2;
+  const bool check = argc > 1 && std::string(argv[1]) == "--check";
+  if (check) --argc, ++argv;
   std::string rows;
   const int threads = argc > 1 ? std::atoi(argv[1]) : 1, rounds = argc > 2 ? std::atoi(argv[2]) : 7;
   const char* only = argc > 3 ? argv[3] : "";
   set_threads(threads);
   const bench::Roofline peak = json ? bench::roofline() : bench::Roofline{};
   omp_set_num_threads(threads);
-  std::printf(
-      "kernels %s, %s convolutions, %d threads; ms (GFLOP/s), ratio = oneDNN's best layout / "
-      "segmed\n",
-      kernels<float>().set, name_of(convolution_mode()), threads);
+  std::printf("kernels %s, %s convolutions, %d threads%s\n", kernels<float>().set,
+              name_of(convolution_mode()), threads,
+              check ? "" : "; ms (GFLOP/s), ratio = oneDNN's best layout / segmed");
   for (const Shape& s : {Shape{"32->32@96", 32, 32, {96, 96, 96}, 3, 1, 1, false},
                          {"64->64@48", 64, 64, {48, 48, 48}, 3, 1, 1, false},
                          {"128->128@24", 128, 128, {24, 24, 24}, 3, 1, 1, false},
@@ -259,6 +261,7 @@ int main(int argc, char** argv) {
     for (int pass = 0; pass < 3; ++pass) {
       std::vector<Peer> peers;
       for (const Tag tag : {Tag::any, Tag::ndhwc}) try {
+          if (check) break;
           peers.emplace_back(s, pass, tag);
           peers.back().run();
         } catch (const dnnl::error&) {
@@ -268,6 +271,7 @@ int main(int argc, char** argv) {
         std::printf("%s: pass %d is wrong by %g\n", s.name, pass, error);
         return 1;
       }
+      if (check) continue;
       std::vector<double> mine, theirs, ratio;
       const int repeats = std::max(1, int(4e9 / s.flops()));
       for (int r = 0; r < rounds; ++r) {
