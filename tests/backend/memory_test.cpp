@@ -37,6 +37,27 @@ void step(const std::vector<std::size_t>& sizes) {
 
 }  // namespace
 
+namespace {
+
+/// A source of regions that lie side by side, downwards.
+struct Growing {
+  static constexpr std::size_t line = 64, page = 4096, region = std::size_t(1) << 20;
+  static constexpr std::size_t most = std::size_t(64) << 20;
+  static inline std::size_t held = 0;
+
+  static std::byte* map(std::size_t size) {
+    static std::byte* const all = static_cast<std::byte*>(std::aligned_alloc(page, most));
+    held += size;
+    return held > most ? nullptr : all + most - held;
+  }
+  static std::byte* map_below(std::byte*, std::size_t size) { return map(size); }
+  static void unmap(std::byte*, std::size_t size) { held -= size; }
+  static bool may_unmap() { return true; }
+  [[noreturn]] static void fail(std::size_t, std::size_t) { throw std::bad_alloc{}; }
+};
+
+}  // namespace
+
 TEST_SUITE("backend/memory") {
   TEST_CASE("places are aligned and do not overlap") {
     std::vector<std::pair<unsigned char*, std::size_t>> held;
@@ -81,6 +102,33 @@ TEST_SUITE("backend/memory") {
     for (const std::size_t size : {1000000u, 300000u, 5000000u, 70000u})
       fill(size, int(9e7 / double(size)));
     CHECK(Memory::current().reserved() == reserved);
+  }
+  TEST_CASE("a region that grows is one region") {
+    Pool<Growing> pool;
+    void* const first = pool.allocate(Growing::region);
+    void* const second = pool.allocate(Growing::region);
+    CHECK(pool.regions_mapped() == 2);
+    CHECK(static_cast<std::byte*>(second) + Growing::region == first);
+    pool.release(first, Growing::region), pool.release(second, Growing::region);
+    CHECK(pool.allocate(2 * Growing::region) == second);
+    CHECK(pool.regions_mapped() == 2);
+    CHECK(pool.owns(first));
+    pool.release(second, 2 * Growing::region);
+    pool.trim();
+    CHECK(pool.reserved() == 0);
+    CHECK(Growing::held == 0);
+  }
+  TEST_CASE("what is small does not lie between large places") {
+    Pool<Growing> pool;
+    const std::size_t large = std::size_t(8) << 20;
+    void* const whole = pool.allocate(3 * large);
+    pool.release(whole, 3 * large);
+    void* const one = pool.allocate(large);
+    void* const small = pool.allocate(1000);
+    void* const two = pool.allocate(large);
+    CHECK(static_cast<std::byte*>(one) + large == two);
+    CHECK(small > two);
+    pool.release(one, large), pool.release(two, large), pool.release(small, 1000);
   }
   TEST_CASE("trim gives unused regions back") {
     void* large = Cpu::allocate(std::size_t(200) << 20);

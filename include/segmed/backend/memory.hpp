@@ -22,6 +22,7 @@ namespace segmed {
 ///
 ///   line, page, region   how addresses are aligned, of what a region is a multiple, the smallest
 ///   map(bytes)           a region, or null; unmap(region, bytes) gives it back
+///   map_below(end, bytes)   if it has it: a region that ends there, or null
 ///   may_unmap()          whether it can be given back now
 ///   fail(bytes, held)    throws, since so many bytes are not to be had beside what is held
 template <class Source>
@@ -44,9 +45,11 @@ class Pool {
     }
     const auto [room, place] = *found;
     take(place, room);
-    if (room > size) put(place + size, room - size);
     used_ += size, peak_ = std::max(peak_, used_);
-    return place;
+    // What is small, and often stays, goes to the far end: it must not lie between large places.
+    std::byte* const given = size < large ? place + (room - size) : place;
+    if (room > size) put(given == place ? place + size : place, room - size);
+    return given;
   }
   void release(void* p, std::size_t bytes) noexcept {
     if (!p) return;
@@ -80,11 +83,14 @@ class Pool {
   std::size_t regions_mapped() const { return read(mapped_); }
 
  private:
-  // Lines below 4 KiB; above, eight sizes to each power of two: near sizes fit each other's places.
+  static constexpr std::size_t large = std::size_t(4) << 20;
+
+  // Lines below 4 KiB; above, eight sizes to each power of two, so that near sizes fit each other's
+  // places; from 32 MiB on every 2 MiB, since what is rounded up is lost.
   static std::size_t rounded(std::size_t bytes) {
     std::size_t grain = line;
     if (bytes > 4096)
-      for (grain = 512; grain * 16 < bytes;) grain *= 2;
+      for (grain = 512; grain * 16 < bytes && grain < std::size_t(2) << 20;) grain *= 2;
     return std::max<std::size_t>(grain, (bytes + grain - 1) / grain * grain);
   }
   std::size_t read(const std::size_t& value) const {
@@ -117,17 +123,25 @@ class Pool {
     put(place, size);
   }
   void map(std::size_t bytes) {
-    // A quarter of what is held already: few regions, whatever a program's size.
-    const std::size_t want = std::max({bytes, region, reserved_ / 4});
+    // An eighth of what is held already: few regions, whatever a program's size.
+    const std::size_t want = std::max({bytes, region, reserved_ / 8});
     for (std::size_t size : {want, want, bytes}) {
       size = (size + page - 1) / page * page;
-      std::byte* const begin = Source::map(size);
+      std::byte* begin = nullptr;
+      if constexpr (requires { Source::map_below(begin, size); })
+        if (!regions_.empty()) begin = Source::map_below(regions_.begin()->first, size);
+      const bool grown = begin != nullptr;
+      if (!grown) begin = Source::map(size);
       if (!begin) {
         if (Source::may_unmap()) unmap_unused();
         continue;
       }
-      regions_.emplace(begin, size);
-      put(begin, size);
+      // One that grows is one region: what is free on both sides of the seam is merged.
+      const auto above = regions_.begin();
+      const std::size_t whole = size + (grown ? above->second : 0);
+      if (grown) regions_.erase(above);
+      regions_.emplace(begin, whole);
+      merge(begin, size);
       reserved_ += size, ++mapped_;
       return;
     }
@@ -167,6 +181,17 @@ struct HugePages {
     if (page - skip) munmap(begin + skip + size, page - skip);
     madvise(begin + skip, size, MADV_HUGEPAGE);  // if it fails, small pages do
     return begin + skip;
+  }
+  static std::byte* map_below(std::byte* end, std::size_t size) {
+    std::byte* const wanted = end - size;
+    void* const raw =
+        mmap(wanted, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (raw == wanted) {
+      madvise(raw, size, MADV_HUGEPAGE);
+      return wanted;
+    }
+    if (raw != MAP_FAILED) munmap(raw, size);
+    return nullptr;
   }
   static void unmap(std::byte* begin, std::size_t size) { munmap(begin, size); }
   static bool may_unmap() { return true; }
