@@ -13,6 +13,7 @@
 #include <segmed/losses/entropy.hpp>
 #include <segmed/losses/region.hpp>
 #include <segmed/nn/any_network.hpp>
+#include <segmed/nn/dynamic_head.hpp>
 #include <segmed/nn/unet.hpp>
 #include <segmed/semi/adversarial.hpp>
 #include <segmed/semi/copy_paste.hpp>
@@ -44,7 +45,8 @@
 namespace {
 using namespace segmed;
 using F = Features<3, float, Cpu>;
-using Plain = UNet<UNetParts<F>>;
+using Parts = UNetParts<F>;
+using Plain = UNet<Parts>;
 using Net = AnyNetwork<F>;  // so that all policies are compiled for one network
 using Loss = Sum<Dice, CrossEntropy>;
 
@@ -88,6 +90,16 @@ struct CountedNet {
   }
   static void members(auto& self, auto&& visit) { visit("net", self.net); }
 };
+/// Without decoders beside its own.
+struct CountedDynamicNet {
+  using Features = F;
+  DynamicUNet<Parts> net;
+  F operator()(const F& image) const {
+    seen.encoders += image.grid().cases, seen.decoders += image.grid().cases;
+    return net(image);
+  }
+  static void members(auto& self, auto&& visit) { visit("net", self.net); }
+};
 
 /// What a step needs, in batches of a few cases.
 struct Passes {
@@ -106,11 +118,14 @@ struct Passes {
   }
 };
 
-Net network(bool quick) {
-  return CountedNet{
-      Plain({.classes = classes,
-             .widths = quick ? std::vector<Index>{4, 8, 16} : std::vector<Index>{8, 16, 32, 64},
-             .deep_supervision = true})};
+UNetOptions<F::dim> options(bool quick, bool deep_supervision) {
+  return {.classes = classes,
+          .widths = quick ? std::vector<Index>{4, 8, 16} : std::vector<Index>{8, 16, 32, 64},
+          .deep_supervision = deep_supervision};
+}
+Net network(bool quick) { return CountedNet{Plain(options(quick, true))}; }
+Net dynamic_network(bool quick) {
+  return CountedDynamicNet{DynamicUNet<Parts>(options(quick, false))};
 }
 /// D_0 and D_1; D_1 has the first organ, or everything.
 Samples<F> samples(bool quick, std::uint32_t stream, AnnotatedSet annotated) {
@@ -144,11 +159,12 @@ struct Network {
   Clock<Cpu> clock;
   Group<float, Cpu> group, followers;
 
-  explicit Network(bool quick)
-      : net(network(quick)),
-        decoder(net.branch({})),
-        linear(net.branch({.raise = Raise::linear})),
-        nearest(net.branch({.raise = Raise::nearest})),
+  /// Decoders are those that `branched` makes.
+  Network(const Net& of, const Net& branched, bool quick)
+      : net(of),
+        decoder(branched.branch({})),
+        linear(branched.branch({.raise = Raise::linear})),
+        nearest(branched.branch({.raise = Raise::nearest})),
         head(quick ? 4 : 8, classes - 1, {.kernel = 1}),
         critic(classes + 1),
         slow{net},
@@ -158,10 +174,11 @@ struct Network {
     clock.set({.rate = 1e-3f});
     const auto leaf = [](const F& x) { return F::leaf(x.grid(), x.dense().value.host()); };
     no_grad([&] {
-      for (const F& level : net.encode(batch.image)) levels.push_back(leaf(value(level)));
+      for (const F& level : branched.encode(batch.image)) levels.push_back(leaf(value(level)));
       probabilities = leaf(value(softmax(net(batch.image))));
     });
   }
+
   void run(const Passes& passes) {
     const Criterion<Loss> criterion{};
     for (Index i = 0; i < passes.students; ++i) backward(criterion(net(batch.image), batch.labels));
@@ -196,6 +213,7 @@ struct Case {
   Passes needs;
   std::function<std::shared_ptr<Learner<F>>(Net& student)> learner;
   bool labels_everywhere = false;
+  Net (*student)(bool quick) = network;
 };
 
 /// A Trainer and what it refers to.
@@ -220,6 +238,10 @@ Case policy(const std::string& name, const Passes& needs, Make make,
           },
           labels_everywhere};
 }
+Case with_student(Net (*student)(bool quick), Case of) {
+  of.student = student;
+  return of;
+}
 template <class Policy>
 Case plain(const std::string& name, const Passes& needs, Policy of) {
   return policy(name, needs, [of](Net&) { return of; });
@@ -235,6 +257,8 @@ const std::vector<Case>& all_policies() {
       plain("target_adaptive", {.students = 2}, TargetAdaptive{}),
       plain("leaf_dice", {.students = 2}, LeafDiceTraining{}),
       plain("masked_sigmoid", {.students = 2}, MaskedSigmoid{}),
+      with_student(dynamic_network,
+                   plain("dynamic_head", {.students = 2}, MaskedSigmoid{.background = false})),
       policy("partial_completion", {.students = 2, .forward = 1},
              [](Net& net) { return PartialCompletion<Net>{{net}}; }),
       policy("mean_teacher", {.students = 2, .forward = 1},
@@ -281,7 +305,7 @@ struct Trial {
 
   Trial(const Case& which, bool quick)
       : of(which),
-        net(network(quick)),
+        net(of.student(quick)),
         learner(of.learner(net)),
         full(samples(quick, 1, AnnotatedSet::all(classes))),
         partial(samples(
@@ -311,9 +335,9 @@ bench::Workload workload(const Case& of) {
     Memory::current().forget_peak();
     trial->step(), trial->step();
     times->peak = double(Memory::current().peak() - before) / (1 << 20);
-    const auto network = std::make_shared<Network>(false);
-    network->run(of.needs);
-    return [&of, times, trial, network] {
+    const auto alone = std::make_shared<Network>(of.student(false), network(false), false);
+    alone->run(of.needs);
+    return [&of, times, trial, alone] {
       const auto processor_seconds = [](auto work) {
         const std::clock_t start = std::clock();
         work();
@@ -321,7 +345,7 @@ bench::Workload workload(const Case& of) {
       };
       const double wall = bench::seconds_of(
           [&] { times->step = std::min(times->step, processor_seconds([&] { trial->step(); })); });
-      times->passes = std::min(times->passes, processor_seconds([&] { network->run(of.needs); }));
+      times->passes = std::min(times->passes, processor_seconds([&] { alone->run(of.needs); }));
       return wall;
     };
   };
