@@ -72,7 +72,8 @@ class GainSections : protected ReportPage {
             std::string("M_1 saw D_0 and D_1, M_0 only D_0; ") +
                 (warm() ? "M_1 began with the final weights of the M_0 of its seed, so that it was "
                           "trained for both budgets; both saw"
-                        : "both of a seed began with the same weights and saw") +
+                        : "both of a seed began with the same weights, if not with another "
+                          "network that a policy asks for, and saw") +
                 " the same stream of D_0.");
     std::vector<std::string> heads = {"Policy", "|D_0|", "|D_1|"};
     if (hides_) heads.push_back("Hidden");
