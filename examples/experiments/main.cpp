@@ -93,6 +93,8 @@ void add_study(CLI::App& app, StudyOptions& options) {
                  "chance that a channel of a training patch loses up to half of its resolution")
       ->check(CLI::Range(0.0, 1.0));
   app.add_flag("--deep-supervision", options.deep_supervision, "a loss at every resolution");
+  app.add_flag("--recompute", options.recompute,
+               "run every stage of the network again in backward: less memory, more time");
   app.add_flag("--strict", options.strict, "stop at the first broken case");
   app.add_flag("--quiet", options.quiet, "no progress");
   app.add_option("--seed", options.seed, "of everything that is drawn")->capture_default_str();

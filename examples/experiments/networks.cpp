@@ -18,6 +18,7 @@ AnyNetwork<F> network_of(const Recipe& recipe, std::uint64_t seed) {
                                     .encoder_convs = residual ? 1 : 2,
                                     .decoder_convs = residual ? 1 : 2,
                                     .deep_supervision = recipe.deep_supervision,
+                                    .recompute = recipe.recompute,
                                     .seed = seed};
   if (residual) return UNet<ResidualParts<F>>(options);
   if (recipe.network == "unet") return UNet<UNetParts<F>>(options);

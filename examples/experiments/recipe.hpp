@@ -16,7 +16,8 @@ struct Recipe {
   float rate = 1e-2f;
   float average = 0.99f;  // of the weights that predictions are made with; 0: the last ones
   bool deep_supervision = false;
-  std::string flip = "";  // axes along which training patches are mirrored, such as xz
+  bool recompute = false;  // time for memory; the same bits, so that no checkpoint says it
+  std::string flip = "";   // axes along which training patches are mirrored, such as xz
   float elastic = 0, blur = 0, low_resolution = 0;  // chances that a training patch is so changed
 
   /// Networks are 2-D where patches are one slice thick.

@@ -231,6 +231,7 @@ Recipe Study::recipe(const std::vector<std::string>& training, bool long_trainin
   if (options_.rate > 0) recipe.rate = options_.rate;
   if (options_.average >= 0) recipe.average = options_.average;
   recipe.deep_supervision = options_.deep_supervision;
+  recipe.recompute = options_.recompute;
   recipe.flip = options_.flip;
   recipe.elastic = options_.elastic, recipe.blur = options_.blur;
   recipe.low_resolution = options_.low_resolution;

@@ -21,7 +21,7 @@ struct StudyOptions {
   std::string network, loss, optimizer, flip;
   float rate = 0, average = -1;
   float elastic = 0, blur = 0, low_resolution = 0;
-  bool deep_supervision = false, strict = false, quiet = false;
+  bool deep_supervision = false, recompute = false, strict = false, quiet = false;
   segmed::Index inner = 0;  // cases of D_0 that evaluate in place of D_val; 0: D_val does
   std::uint64_t seed = 1;
 };

@@ -30,17 +30,19 @@ class NestedTape {
   Draws draws_;
 };
 
-/// Hands the gradients that reached `from` over to the same map, computed again.
+/// Hands the gradients that reached `from` over to the same map, computed again. Values of `from`
+/// that nobody else holds have been read for the last time, and go.
 template <FeatureMap F>
 void hand_over(const F& from, const F& to) {
   for (std::size_t i = 0; i < from.sources().size(); ++i) {
     const auto &old = from.sources()[i], &now = to.sources()[i];
     if (old.grad == now.grad) continue;  // the block passed its input through
-    now.grad->sum = old.grad->sum;
+    now.grad->sum = std::exchange(old.grad->sum, {});
     if (old.raw != now.raw) {
-      now.raw->grad->sum = old.raw->grad->sum;
-      now.raw->moments_grad = old.raw->moments_grad;
-      now.raw->deferred = old.raw->deferred;
+      if (old.raw->grad != old.grad) now.raw->grad->sum = std::exchange(old.raw->grad->sum, {});
+      now.raw->moments_grad = std::exchange(old.raw->moments_grad, {});
+      now.raw->deferred = std::exchange(old.raw->deferred, {});
+      if (old.raw.use_count() == 1) old.raw->value = {};
     }
     if (old.affine && old.affine != now.affine) {
       now.affine->scale_grad = old.affine->scale_grad;

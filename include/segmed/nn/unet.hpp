@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
+#include <segmed/autograd/recompute.hpp>
 #include <segmed/nn/any_decoder.hpp>
 #include <segmed/nn/block.hpp>
 
@@ -23,6 +24,7 @@ struct UNetOptions {
   int encoder_convs = 2, decoder_convs = 2;
   float dropout = 0;
   bool deep_supervision = false;  // a head at every resolution but the lowest
+  bool recompute = false;         // stages run once more in backward: time for memory
   std::uint64_t seed = 1;         // of the starting weights
 
   std::array<Index, Dim> stride(std::size_t stage) const {
@@ -45,13 +47,19 @@ struct UNetOptions {
   }
 };
 
+template <class Stage, FeatureMap F>
+F run_stage(const Stage& stage, const F& x, bool again) {
+  return again ? recompute(stage, x) : stage(x);
+}
+
 /// From an image to features at every resolution, the finest first.
 template <class Parts>
 struct UNetEncoder {
   using F = typename Parts::Features;
   std::vector<typename Parts::Encoder> stages;
+  bool again;  // each runs once more in backward
 
-  explicit UNetEncoder(const UNetOptions<F::dim>& o) {
+  explicit UNetEncoder(const UNetOptions<F::dim>& o) : again(o.recompute) {
     for (std::size_t s = 0; s < o.widths.size(); ++s) {
       BlockOptions<F::dim> block{.convs = o.encoder_convs, .dropout = o.dropout};
       if (s > 0) block.stride = o.stride(s);
@@ -61,7 +69,7 @@ struct UNetEncoder {
   std::vector<F> operator()(const F& image) const {
     std::vector<F> levels;
     for (const auto& stage : stages)
-      levels.push_back(stage(levels.empty() ? image : levels.back()));
+      levels.push_back(run_stage(stage, levels.empty() ? image : levels.back(), again));
     return levels;
   }
   static void members(auto& self, auto&& visit) { visit("stages", self.stages); }
@@ -73,8 +81,9 @@ struct UNetDecoder {
   using F = typename Parts::Features;
   std::vector<typename Parts::Up> ups;
   std::vector<typename Parts::Decoder> stages;  // the finest first, as in the encoder
+  bool again;                                   // each runs once more in backward
 
-  explicit UNetDecoder(const UNetOptions<F::dim>& o) {
+  explicit UNetDecoder(const UNetOptions<F::dim>& o) : again(o.recompute) {
     for (std::size_t s = 0; s + 1 < o.widths.size(); ++s) {
       ups.emplace_back(o.widths[s + 1], o.widths[s], o.stride(s + 1));
       stages.emplace_back(2 * o.widths[s], o.widths[s],
@@ -107,7 +116,7 @@ struct UNetDecoder {
     F up = fitted(ups[s](below), level);
     F both = concat(up, level);
     below = up = level = {};
-    return stages[s](std::move(both));
+    return run_stage(stages[s], std::move(both), again);
   }
   /// Where an extent was odd, the upsampled map is one voxel too long.
   static F fitted(const F& x, const F& like) {
