@@ -10,17 +10,19 @@ template <class T>
 struct Choice {
   bool minimal = false;  // by frequencies, in tiles of m
   Index m[3] = {1, 1, 1};
+  bool precise = false;
 
   Choice(const Window& w, const Grid& target, Index inputs, Index outputs) {
     const ConvolutionMode mode = convolution_mode();
     if (mode == ConvolutionMode::direct || w.groups != 1 || w.taps() == 1) return;
     for (int a = 0; a < 3; ++a)
       if (w.stride[a] != 1 || w.dilation[a] != 1 || (w.kernel[a] != 1 && w.kernel[a] != 3)) return;
+    precise = mode == ConvolutionMode::precise;
     const ChannelBlocks<T> in(inputs, true), out(outputs);
     const double vectors = double(out.padded / lanes<T>);
     double best = 1.1 * double(target.voxels() * w.taps() * inputs) * vectors;
     // Of equal tiles those come first that are short along depth: their gradients take less room.
-    for (int fours = 0; fours < (mode == ConvolutionMode::precise ? 1 : 8); ++fours) {
+    for (int fours = 0; fours < (precise ? 1 : 8); ++fours) {
       Index side[3];
       for (int a = 0; a < 3; ++a) side[a] = w.kernel[a] == 1 ? 1 : (fours >> (2 - a)) % 2 ? 4 : 2;
       const double found = cost(side, target, in, vectors);
@@ -71,7 +73,7 @@ void weigh(const Window& w, const Feed<T>& fine, const Feed<T>& coarse, T* weigh
   if (w.coarse.size() == 0 || w.taps() == 0) return;
   if constexpr (sizeof(T) == 4) {
     const Choice<T> choice(w, w.coarse, w.fine.channels, w.coarse.channels);
-    if (choice.minimal) return weigh_tiles(w, fine, coarse, weight_grad, choice.m);
+    if (choice.minimal) return weigh_tiles(w, fine, coarse, weight_grad, choice.m, choice.precise);
   }
   weigh_plainly(w, fine, coarse, weight_grad);
 }

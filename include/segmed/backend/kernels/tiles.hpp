@@ -119,16 +119,18 @@ struct TurnFeed {
   };
   const Tiles& tiles;
   const Feed<T>& feed;
-  const Grid& grid;  // of the feed
-  Index low[3];      // from a tile's corner to what it reads
+  const Grid& grid;     // of the feed
+  Index low[3];         // from a tile's corner to what it reads
+  Index first_channel;  // of the feed's
   TurnLines<T> along_depth;
   TurnPlane<T, turn> plane;
 
-  TurnFeed(const Tiles& t, const Feed<T>& f, const Grid& g, const Index (&l)[3])
+  TurnFeed(const Tiles& t, const Feed<T>& f, const Grid& g, const Index (&l)[3], Index c = 0)
       : tiles(t),
         feed(f),
         grid(g),
         low{l[0], l[1], l[2]},
+        first_channel(c),
         along_depth(lines_of<T, turn>(t.m[0])),
         plane(t.m) {}
 
@@ -150,7 +152,7 @@ struct TurnFeed {
       else
         std::fill_n(rows, depth * line, T(0));
     }
-    const FeedRows<T> from(feed, g.n, to.first, live);
+    const FeedRows<T> from(feed, g.n, first_channel + to.first, live);
     Box box{{z0, 0, first(g, 2)}, {1, 1, to.size[1]}};
     for (Index y = 0; y < to.size[0]; ++y) {
       box.low[1] = first(g, 1) + y;

@@ -4,12 +4,12 @@
 //
 // Runs of tiles are turned into frequencies on both sides. For each frequency the gradient is a
 // matrix product over the tiles of a run, owned by one thread, turned back and added to what the
-// runs before gave: sums never depend on threads, and are made in two stages.
+// runs before gave: sums never depend on threads, and are made in two stages, the second in S.
 #include <segmed/backend/kernels/winograd.hpp>
 
 namespace segmed::SEGMED_SET {
 
-template <class T>
+template <class T, class S>
 struct WeighFrequencies {
   // Fine channels whose frequencies stay in the nearest cache.
   static constexpr Index slice = block_rows<2>;
@@ -17,7 +17,7 @@ struct WeighFrequencies {
   const Tiles& tiles;
   Index inside, padded;                           // fine channels, padded outputs
   TurnPlane<T, Turn::weights_adjoint> turn_back;  // but for depth
-  T* sums;  // (frequency of depth, taps of height and width, fine channel, padded outputs)
+  S* sums;  // (frequency of depth, taps of height and width, fine channel, padded outputs)
 
   // Frequency `depth` along depth, of which those along the others begin with number f of the
   // planes; `count` tiles, fine channels from c0 on, block b of the coarse ones; before the `first`
@@ -29,7 +29,7 @@ struct WeighFrequencies {
     const Index width = grads.blocks.width(b), room = (slice + 8) * width + 16;
     T* const turned = thread_scratch<T, 0>(plane * room);
     const Index count_taps = turn_back.count();
-    T* const to = sums + (depth * count_taps * inside + c0) * padded + grads.blocks.first(b);
+    S* const to = sums + (depth * count_taps * inside + c0) * padded + grads.blocks.first(b);
     ask_for(to, channels, width);
     for (Index i = 0; i < plane; ++i)
       if (grads.blocks.vectors(b) == 2)
@@ -40,19 +40,27 @@ struct WeighFrequencies {
     for (Index c = 0; c < channels; ++c)
       for (Index v = 0; v < grads.blocks.vectors(b); ++v) {
         turn_back(turned + c * width + v * L, reach_of(tiles.m[2]) * room, room, taps, L);
-        for (Index k = 0; k < count_taps; ++k) {
-          T* const sum = to + (k * inside + c) * padded + v * L;
-          store(sum, first ? load(taps + k * L) : load(sum) + load(taps + k * L));
-        }
+        for (Index k = 0; k < count_taps; ++k)
+          add(taps + k * L, first, to + (k * inside + c) * padded + v * L);
       }
   }
 
  private:
+  static void add(const T* vector, bool first, S* sum) {
+    for (Index o = 0; o < lanes<T>; o += lanes<S>) {
+      Vector<S> value;
+      if constexpr (sizeof(S) == sizeof(T))
+        value = load(vector + o);
+      else
+        value = widened(vector + o);
+      store(sum + o, first ? value : load(sum + o) + value);
+    }
+  }
   // Lines that lie apart, which the processor does not foresee.
-  void ask_for(const T* to, Index channels, Index width) const {
+  void ask_for(const S* to, Index channels, Index width) const {
     for (Index k = 0; k < turn_back.count(); ++k)
       for (Index c = 0; c < channels; ++c)
-        for (Index i = 0; i < width; i += 64 / Index(sizeof(T)))
+        for (Index i = 0; i < width; i += 64 / Index(sizeof(S)))
           __builtin_prefetch(to + (k * inside + c) * padded + i, 1);
   }
   // Asks for the next frequency of the gradient, as products of values do for weights.
@@ -96,9 +104,9 @@ struct TurnBoth {
     }
   }
 };
-template <class T>
+template <class T, class S>
 struct WeighRun {
-  const WeighFrequencies<T>& weigh;
+  const WeighFrequencies<T, S>& weigh;
   const Planes<T>&values, &grads;
   Index count;  // of tiles
   bool first;
@@ -114,17 +122,17 @@ struct WeighRun {
 };
 
 // The boxes of a batch of runs, both sides.
-template <class T>
+template <class T, class S>
 struct WeighBatch {
   const Boxes<T, Turn::input>& fine;
   const Boxes<T, Turn::output_adjoint>& coarse;
-  const WeighFrequencies<T>& weigh;
+  const WeighFrequencies<T, S>& weigh;
   Index begin, end, most;  // groups; tiles of a run
   std::vector<T*> boxes;   // of each group, one side behind the other
 };
-template <class T>
+template <class T, class S>
 struct ReadBatch {
-  const WeighBatch<T>& batch;
+  const WeighBatch<T, S>& batch;
   Index chunks() const { return batch.fine.chunks() + batch.coarse.chunks(); }
   Index tasks() const { return (batch.end - batch.begin) * chunks(); }
   void operator()(Index begin, Index end) const {
@@ -139,9 +147,9 @@ struct ReadBatch {
   }
 };
 // Each thread a frequency along depth, run by run: what it needs of a run stays in caches near by.
-template <class T>
+template <class T, class S>
 struct WeighSlices {
-  const WeighBatch<T>& batch;
+  const WeighBatch<T, S>& batch;
   void operator()(Index begin, Index end) const {
     for (Index depth = begin; depth < end; ++depth)
       for (Index first = batch.begin, last; first < batch.end; first = last) {
@@ -169,42 +177,44 @@ struct WeighSlices {
   }
 };
 
-// The last turn, along depth.
-template <class T>
+// The last turn, along depth, of some of all outputs.
+template <class T, class S>
 struct MergeDepth {
-  Index depth, plane_taps, inside, outside, padded;
-  TurnLines<T> lines;
-  const T* sums;
+  Index depth, plane_taps, inside, outside, padded, all;
+  TurnLines<S> lines;
+  const S* sums;
   T* weight_grad;
   void operator()(Index begin, Index end) const {
-    constexpr Index L = lanes<T>;
-    T taps[3 * L];
+    constexpr Index L = lanes<S>;
+    S taps[3 * L];
     const Index step = plane_taps * inside * padded;
     for (Index row = begin; row < end; ++row)
       for (Index o = 0; o < outside; o += L) {
         lines(sums + row * padded + o, step, 0, taps, L, 0, 1);
         for (Index k = 0; k < depth; ++k)
           for (Index i = 0; i < std::min(L, outside - o); ++i)
-            weight_grad[(k * plane_taps * inside + row) * outside + o + i] += taps[k * L + i];
+            weight_grad[(k * plane_taps * inside + row) * all + o + i] += T(taps[k * L + i]);
       }
   }
 };
 
-template <class T>
-void weigh_tiles(const Window& w, const Feed<T>& fine, const Feed<T>& coarse, T* weight_grad,
-                 const Index (&m)[3]) {
-  const ChannelBlocks<T> inputs(w.fine.channels, true), outputs(w.coarse.channels);
+// Of outputs [first, first + count).
+template <class T, class S>
+void weigh_tiles(const Window& w, const Feed<T>& fine, const Feed<T>& coarse, Index first,
+                 Index outside, T* weight_grad, const Index (&m)[3]) {
+  const ChannelBlocks<T> inputs(w.fine.channels, true), outputs(outside);
   const Tiles tiles(w.coarse, m, 24, 0);
   const Index frequencies = tiles.frequencies();
   const Index low[3] = {-w.padding[0], -w.padding[1], -w.padding[2]};
   const TurnFeed<T, Turn::input> turn_fine(tiles, fine, w.fine, low);
-  const TurnFeed<T, Turn::output_adjoint> turn_coarse(tiles, coarse, w.coarse, {0, 0, 0});
+  const TurnFeed<T, Turn::output_adjoint> turn_coarse(tiles, coarse, w.coarse, {0, 0, 0}, first);
 
   const Index plane_taps = taps_of(m[1]) * taps_of(m[2]);
   const Index numbers = reach_of(m[0]) * plane_taps * w.fine.channels * outputs.padded;
-  Scratch<T> sums(numbers), room;
-  const WeighFrequencies<T> weighing{tiles, w.fine.channels, outputs.padded,
-                                     TurnPlane<T, Turn::weights_adjoint>(m), sums.data()};
+  const Scratch<S> sums(numbers);
+  Scratch<T> room;
+  const WeighFrequencies<T, S> weighing{tiles, w.fine.channels, outputs.padded,
+                                        TurnPlane<T, Turn::weights_adjoint>(m), sums.data()};
   // Runs are long, so that turning back is little, and their slices stay in caches. The threads
   // change who does what, not what is done.
   const Index bytes = tiles.plane() * (inputs.padded + outputs.padded) * Index(sizeof(T));
@@ -216,7 +226,7 @@ void weigh_tiles(const Window& w, const Feed<T>& fine, const Feed<T>& coarse, T*
     end = tiles.run(begin, most);
     const Index count = tiles.tiles_in(begin, end);
     if (by_slices) {
-      WeighBatch<T> batch{fine_boxes, coarse_boxes, weighing, begin, end, most, {}};
+      WeighBatch<T, S> batch{fine_boxes, coarse_boxes, weighing, begin, end, most, {}};
       Index all = 0;
       for (Index i = begin; i < end; ++i) all += fine_boxes.numbers(i) + coarse_boxes.numbers(i);
       T* box = room.grow(all);
@@ -224,9 +234,9 @@ void weigh_tiles(const Window& w, const Feed<T>& fine, const Feed<T>& coarse, T*
         batch.boxes.push_back(box);
         box += fine_boxes.numbers(i) + coarse_boxes.numbers(i);
       }
-      const ReadBatch<T> reading{batch};
+      const ReadBatch<T, S> reading{batch};
       parallel_for(reading.tasks(), 1, reading);
-      parallel_for(tiles.slices(), 1, WeighSlices<T>{batch});
+      parallel_for(tiles.slices(), 1, WeighSlices<T, S>{batch});
       continue;
     }
     Planes<T> values(inputs, count), grads(outputs, count);
@@ -234,13 +244,28 @@ void weigh_tiles(const Window& w, const Feed<T>& fine, const Feed<T>& coarse, T*
     grads.data = values.data + frequencies * values.plane;
     parallel_for((end - begin) * (inputs.count + outputs.count), 1,
                  TurnBoth<T>{turn_fine, turn_coarse, values, grads, begin});
-    const WeighRun<T> products{weighing, values, grads, count, begin == 0};
+    const WeighRun<T, S> products{weighing, values, grads, count, begin == 0};
     parallel_for(products.tasks(), 1, products);
   }
-  parallel_for(
-      plane_taps * w.fine.channels, 16,
-      MergeDepth<T>{taps_of(m[0]), plane_taps, w.fine.channels, w.coarse.channels, outputs.padded,
-                    lines_of<T, Turn::weights_adjoint>(m[0]), sums.data(), weight_grad});
+  parallel_for(plane_taps * w.fine.channels, 16,
+               MergeDepth<T, S>{taps_of(m[0]), plane_taps, w.fine.channels, outside, outputs.padded,
+                                w.coarse.channels, lines_of<S, Turn::weights_adjoint>(m[0]),
+                                sums.data(), weight_grad + first});
+}
+
+// Precise sums over the runs are in double, and of as many outputs at once as take 16 MiB.
+template <class T>
+void weigh_tiles(const Window& w, const Feed<T>& fine, const Feed<T>& coarse, T* weight_grad,
+                 const Index (&m)[3], bool precise) {
+  const Index all = w.coarse.channels;
+  if (!precise) return weigh_tiles<T, T>(w, fine, coarse, 0, all, weight_grad, m);
+  const Index bytes =
+      reach_of(m[0]) * taps_of(m[1]) * taps_of(m[2]) * w.fine.channels * Index(sizeof(double));
+  constexpr Index block = 2 * lanes<T>;
+  const Index fit = std::max(block, (Index(16) << 20) / bytes / block * block);
+  const Index part = pieces(pieces(all, block), pieces(all, fit)) * block;
+  for (Index first = 0; first < all; first += part)
+    weigh_tiles<T, double>(w, fine, coarse, first, std::min(part, all - first), weight_grad, m);
 }
 
 }  // namespace segmed::SEGMED_SET
