@@ -215,6 +215,38 @@ TEST_CASE("a convolution gives the same bits for 1, 2 and 4 threads") {
   CHECK(same_for_threads<Map3>({{2, 5, 7, 9, 16}}, {8 * 16 * 8, 8}, grow<Map3>(up)));
 }
 
+TEST_CASE("weights that are not trained keep a form until somebody writes them") {
+  using F = Single3;
+  constexpr Index channels = 16;
+  const auto geometry = ConvGeometry<3>::cubic(3);
+  const F x = random_map<F>({1, 8, 8, 8, channels}, 1);
+  const F small = random_map<F>({1, 4, 4, 4, channels}, 2);
+  const Weights<F> weights({27 * channels * channels});
+  F::P weight = weights[0];
+  const F::P none;
+  // What a copy gives, whose weights are used for the first time.
+  const auto fresh = [&](const F& input) {
+    const F::P copy = weight;
+    return no_grad([&] { return conv(input, copy, none, geometry); }).dense().value.host();
+  };
+  const auto use = [&](const F& input) {
+    return no_grad([&] { return conv(input, weight, none, geometry); }).dense().value.host();
+  };
+  const auto held = [] { return WeightForms<float>::bytes_held(); };
+  const Index before = held();
+  for (int i = 0; i < 3; ++i) CHECK(use(x) == fresh(x));
+  const Index kept = held() - before;
+  CHECK(kept > 0);
+  CHECK(use(small) == fresh(small));
+  weight.value().write()[5] += 1;
+  CHECK(use(x) == fresh(x));
+  CHECK(held() == before);
+  for (int i = 0; i < 3; ++i) CHECK(use(x) == fresh(x));
+  CHECK(held() == before + kept);
+  conv(x, weight, none, geometry);  // to be trained
+  CHECK(held() == before);
+  Tape::current()->clear();
+}
 TEST_CASE("moments summed on store are those of the stored values") {
   const auto check_moments = [](const auto& y) {
     using F = std::remove_cvref_t<decltype(y)>;

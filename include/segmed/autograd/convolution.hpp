@@ -123,10 +123,18 @@ F convolved(const F& x, const typename F::P& weight, const typename F::P& bias, 
   }
   const bool activates = Down && leak != 1;
   if (activates && !gather_activated<D, T>(w, in, weight.value().read(), out, leak)) return {};
-  if constexpr (!Down)
-    scatter<D>(w, in, weight.value().read(), out);
-  else if (!activates)
-    gather<D>(w, in, weight.value().read(), out);
+  const auto run = [&](const auto& numbers) {
+    if constexpr (Down)
+      gather<D>(w, in, numbers, out);
+    else
+      scatter<D>(w, in, numbers, out);
+  };
+  if (weights) {  // which are written soon
+    weight.state()->forms.forget();
+    if (!activates) run(weight.value().read());
+  } else if (!activates) {
+    run(weight.state()->lasting());
+  }
   Uses uses;
   if (weights) uses.push_back(weight.state());
   if (weights && !bias.empty()) uses.push_back(bias.state());
@@ -144,10 +152,13 @@ F convolved(const F& x, const typename F::P& weight, const typename F::P& bias, 
                           weight->grad.write());
                if (weights && bias) pull_bias<F>(g, *bias);
                if (!inputs) return;
-               if constexpr (Down)
-                 scatter<D>(w, incoming, weight->value.read(), x.gradient_sink());
-               else
-                 gather<D>(w, incoming, weight->value.read(), x.gradient_sink());
+               const auto carry = [&](const auto& numbers) {
+                 if constexpr (Down)
+                   scatter<D>(w, incoming, numbers, x.gradient_sink());
+                 else
+                   gather<D>(w, incoming, numbers, x.gradient_sink());
+               };
+               weights ? carry(weight->value.read()) : carry(weight->lasting());
              });
   return y;
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <segmed/autograd/tape.hpp>
+#include <segmed/backend/convolution.hpp>
 #include <segmed/core/archive.hpp>
 #include <segmed/core/random.hpp>
 #include <segmed/tensor/storage.hpp>
@@ -37,22 +38,12 @@ struct Init {
 
 template <class W, Device D>
 struct ParamState : ParamUse {
+  using Forms = typename FormsOf<D, W>::type;
+
   Storage<W, D> value, grad;
+  Forms forms;  // of the values, as convolutions keep them
 
-  /// What `make` derives from the values (packed, transposed, rounded), made anew once they have
-  /// been written.
-  template <class Make>
-  const Storage<W, D>& derived(Make make) {
-    if (cache_of_ != value.version()) {
-      cache_ = make(value);
-      cache_of_ = value.version();
-    }
-    return cache_;
-  }
-
- private:
-  Storage<W, D> cache_;
-  std::uint64_t cache_of_ = 0;
+  LastingWeights<W, Forms> lasting() { return {value.read(), value.version(), &forms}; }
 };
 
 /// Trainable numbers, in the wide type and without a rank: the layer that owns them knows what they

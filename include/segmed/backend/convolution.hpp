@@ -3,6 +3,8 @@
 // fine grid and writes the coarse one, `scatter` goes the other way, `weigh` sums the gradient of
 // the weights: a convolution is gather forward and scatter backward, a transposed one the reverse.
 #pragma once
+#include <cstdint>
+
 #include <segmed/backend/view.hpp>
 
 namespace segmed {
@@ -87,6 +89,28 @@ struct ChannelMoments {  // one item per (case, channel); for devices that do no
   }
 };
 
+/// Weights that nobody trains now, so that they are likely to serve again, and what their owner
+/// keeps of the forms that convolutions give them.
+template <class W, class Forms>
+struct LastingWeights {
+  const W* values;
+  std::uint64_t version;  // another one after each write
+  Forms* forms;
+};
+/// Of a device whose convolutions keep nothing.
+struct NoForms {
+  void forget() {}
+};
+template <class D, class W>
+struct FormsOf {
+  using type = NoForms;
+};
+template <class D, class W>
+requires requires { typename D::template WeightForms<W>; }
+struct FormsOf<D, W> {
+  using type = typename D::template WeightForms<W>;
+};
+
 /// A device that brings convolution kernels of its own.
 template <class D, class T>
 concept HasConvolutions = requires(const Window& w, const Feed<T>& feed, const Wide<T>* weight,
@@ -140,6 +164,14 @@ void gather(const Window& w, const Feed<T>& in, const Wide<T>* weight, const Sin
   else
     gather_plainly<D>(w, in, weight, out);
 }
+template <class D, class T, class Forms>
+void gather(const Window& w, const Feed<T>& in, const LastingWeights<Wide<T>, Forms>& weight,
+            const Sink<T>& out) {
+  if constexpr (requires { D::gather(w, in, weight, out); })
+    D::gather(w, in, weight, out);
+  else
+    gather<D>(w, in, weight.values, out);
+}
 /// A gather that stores leak(z), which is z above zero and leak * z elsewhere, on a device that can
 /// do both at once. False: nothing was written, the activation is a matter of who reads.
 template <class D, class T>
@@ -157,6 +189,14 @@ void scatter(const Window& w, const Feed<T>& in, const Wide<T>* weight, const Si
     D::scatter(w, in, weight, out);
   else
     scatter_plainly<D>(w, in, weight, out);
+}
+template <class D, class T, class Forms>
+void scatter(const Window& w, const Feed<T>& in, const LastingWeights<Wide<T>, Forms>& weight,
+             const Sink<T>& out) {
+  if constexpr (requires { D::scatter(w, in, weight, out); })
+    D::scatter(w, in, weight, out);
+  else
+    scatter<D>(w, in, weight.values, out);
 }
 /// weight_grad += fine (x) coarse.
 template <class D, class T>

@@ -3,11 +3,13 @@
 #include <concepts>
 #include <cstring>
 
+#include <segmed/backend/convolution.hpp>
 #include <segmed/backend/device.hpp>
 #include <segmed/backend/kernel_table.hpp>
 #include <segmed/backend/memory.hpp>
 #include <segmed/backend/parallel.hpp>
 #include <segmed/backend/targets.hpp>
+#include <segmed/backend/weight_forms.hpp>
 
 namespace segmed {
 
@@ -48,17 +50,36 @@ struct Cpu {
     });
   }
 
+  template <class T>
+  using WeightForms = segmed::WeightForms<T>;
+
   /// coarse = weight * fine: see backend/convolution.hpp.
   template <class T>
   requires std::floating_point<T>
   static void gather(const Window& w, const Feed<T>& in, const T* weight, const Sink<T>& out) {
     kernels<T>().of(w).gather(w, in, weight, out);
   }
+  template <class T>
+  requires std::floating_point<T>
+  static void gather(const Window& w, const Feed<T>& in,
+                     const LastingWeights<T, WeightForms<T>>& weight, const Sink<T>& out) {
+    const Kernels<T>& k = kernels<T>().of(w);
+    const auto formed = weight.forms->find(k, w, true, weight.values, weight.version);
+    k.gather(w, in, formed.weights(weight.values), out);
+  }
   /// fine = transposed weight * coarse.
   template <class T>
   requires std::floating_point<T>
   static void scatter(const Window& w, const Feed<T>& in, const T* weight, const Sink<T>& out) {
     kernels<T>().of(w).scatter(w, in, weight, out);
+  }
+  template <class T>
+  requires std::floating_point<T>
+  static void scatter(const Window& w, const Feed<T>& in,
+                      const LastingWeights<T, WeightForms<T>>& weight, const Sink<T>& out) {
+    const Kernels<T>& k = kernels<T>().of(w);
+    const auto formed = weight.forms->find(k, w, false, weight.values, weight.version);
+    k.scatter(w, in, formed.weights(weight.values), out);
   }
   /// weight_grad += fine (x) coarse.
   template <class T>

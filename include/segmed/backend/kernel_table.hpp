@@ -10,15 +10,35 @@
 
 namespace segmed {
 
+/// A form that an algorithm gives to weights first, where it is worth keeping for calls to come: as
+/// many numbers, none where it is not, for tiles of these extents.
+struct WeightForm {
+  Index numbers = 0, tile[3] = {0, 0, 0};
+  friend bool operator==(const WeightForm&, const WeightForm&) = default;
+};
+/// The weights of a call: as they are given and, if they were brought into a form before, in it.
+template <class T>
+struct WeightFeed {
+  const T *given, *formed = nullptr;
+  WeightForm form;
+
+  WeightFeed(const T* weight) : given(weight) {}
+  WeightFeed(const T* weight, const WeightForm& f, const T* numbers)
+      : given(weight), formed(numbers), form(f) {}
+};
+
 /// The kernels of one instruction set for one storage type.
 template <class T>
 struct Kernels {
   const char* set;
   Index vector_bytes;
   const Kernels* narrower;  // a set of vectors half as long, where the program holds it
-  void (*gather)(const Window&, const Feed<T>&, const T* weight, const Sink<T>&);
-  void (*scatter)(const Window&, const Feed<T>&, const T* weight, const Sink<T>&);
+  void (*gather)(const Window&, const Feed<T>&, const WeightFeed<T>&, const Sink<T>&);
+  void (*scatter)(const Window&, const Feed<T>&, const WeightFeed<T>&, const Sink<T>&);
   void (*weigh)(const Window&, const Feed<T>& fine, const Feed<T>& coarse, T* weight_grad);
+  // The form that gather (to the coarse grid) or scatter likes to be given, and how to make it.
+  WeightForm (*form)(const Window&, bool to_coarse);
+  void (*make_form)(const Window&, bool to_coarse, const T* weight, const WeightForm&, T* numbers);
   void (*apply)(const Reader<T>& a, const Reader<T>* b, T* y, double* moments);
   void (*spread)(const Lane<T>& view, const T* seen, T* raw_grad, double* scale_grad,
                  double* shift_grad, double* slope_grad);

@@ -11,6 +11,7 @@ struct Choice {
   bool minimal = false;  // by frequencies, in tiles of m
   Index m[3] = {1, 1, 1};
   bool precise = false;
+  Index tiles = 0;  // of a case
 
   Choice(const Window& w, const Grid& target, Index inputs, Index outputs) {
     const ConvolutionMode mode = convolution_mode();
@@ -28,18 +29,20 @@ struct Choice {
       const double found = cost(side, target, in, vectors);
       if (found >= best) continue;
       best = found, minimal = true;
-      std::copy(side, side + 3, m);
+      std::copy(side, side + 3, m), tiles = tiles_of(side, target);
     }
   }
 
  private:
   static constexpr double most_bytes = 64 << 20;  // of the weights' frequencies
 
+  static Index tiles_of(const Index (&side)[3], const Grid& grid) {
+    return pieces(grid.depth, side[0]) * pieces(grid.height, side[1]) * pieces(grid.width, side[2]);
+  }
   // In products of vectors; the weights of what is not a product are measured.
   static double cost(const Index (&side)[3], const Grid& grid, const ChannelBlocks<T>& in,
                      double out) {
-    const Index tiles =
-        pieces(grid.depth, side[0]) * pieces(grid.height, side[1]) * pieces(grid.width, side[2]);
+    const Index tiles = tiles_of(side, grid);
     const double frequencies = double(reach_of(side[0]) * reach_of(side[1]) * reach_of(side[2]));
     const double inputs = double(in.count == 1 ? in.channels : in.padded);
     const double products = inputs * out, turns = double(in.padded / lanes<T>) + out;
@@ -50,7 +53,7 @@ struct Choice {
 };
 
 template <class T>
-void convolve(const Window& w, bool to_coarse, const Feed<T>& feed, const T* weight,
+void convolve(const Window& w, bool to_coarse, const Feed<T>& feed, const WeightFeed<T>& weight,
               const Sink<T>& sink) {
   const Grid &source = to_coarse ? w.fine : w.coarse, &target = to_coarse ? w.coarse : w.fine;
   if (target.size() == 0) return;
@@ -58,15 +61,38 @@ void convolve(const Window& w, bool to_coarse, const Feed<T>& feed, const T* wei
     const Choice<T> choice(w, target, source.channels, target.channels);
     if (choice.minimal) return convolve_tiles(w, to_coarse, feed, weight, sink, choice.m);
   }
-  convolve_plainly(w, to_coarse, feed, weight, sink);
+  convolve_plainly(w, to_coarse, feed, weight.given, sink);
 }
 template <class T>
-void gather(const Window& w, const Feed<T>& feed, const T* weight, const Sink<T>& sink) {
+void gather(const Window& w, const Feed<T>& feed, const WeightFeed<T>& weight,
+            const Sink<T>& sink) {
   convolve(w, true, feed, weight, sink);
 }
 template <class T>
-void scatter(const Window& w, const Feed<T>& feed, const T* weight, const Sink<T>& sink) {
+void scatter(const Window& w, const Feed<T>& feed, const WeightFeed<T>& weight,
+             const Sink<T>& sink) {
   convolve(w, false, feed, weight, sink);
+}
+// To turn weights into frequencies costs as much as the products of a dozen tiles.
+inline constexpr Index most_tiles_of_a_form = 100;
+template <class T>
+WeightForm form(const Window& w, bool to_coarse) {
+  WeightForm form;
+  if constexpr (sizeof(T) == 4) {
+    const Grid &source = to_coarse ? w.fine : w.coarse, &target = to_coarse ? w.coarse : w.fine;
+    const Choice<T> choice(w, target, source.channels, target.channels);
+    if (choice.minimal && choice.tiles * target.cases <= most_tiles_of_a_form) {
+      std::copy(choice.m, choice.m + 3, form.tile);
+      form.numbers = TiledWeights<T>(w, to_coarse, choice.m).numbers();
+    }
+  }
+  return form;
+}
+template <class T>
+void make_form(const Window& w, bool to_coarse, const T* weight, const WeightForm& form,
+               T* numbers) {
+  if constexpr (sizeof(T) == 4)
+    if (form.numbers > 0) TiledWeights<T>(w, to_coarse, form.tile).turn(weight, numbers);
 }
 template <class T>
 void weigh(const Window& w, const Feed<T>& fine, const Feed<T>& coarse, T* weight_grad) {
@@ -79,8 +105,9 @@ void weigh(const Window& w, const Feed<T>& fine, const Feed<T>& coarse, T* weigh
 }
 
 template <class T>
-inline constexpr Kernels<T> entries{set_name,   vector_bytes,  narrower<T>, gather<T>,  scatter<T>,
-                                    weigh<T>,   apply<T>,      spread<T>,   deposit<T>, total<T>,
+inline constexpr Kernels<T> entries{set_name,   vector_bytes,  narrower<T>, gather<T>,
+                                    scatter<T>, weigh<T>,      form<T>,     make_form<T>,
+                                    apply<T>,   spread<T>,     deposit<T>,  total<T>,
                                     moments<T>, to_columns<T>, to_rows<T>,  put_past<T>};
 
 }  // namespace segmed::SEGMED_SET

@@ -101,4 +101,39 @@ struct TurnWeights {
   }
 };
 
+// All weights of a convolution in tiles of m, as they are turned at once.
+template <class T>
+struct TiledWeights {
+  const Window& w;
+  bool to_coarse;
+  ChannelBlocks<T> inputs, outputs;
+  Index m[3], frequencies, plane;  // numbers of a frequency
+
+  TiledWeights(const Window& window, bool coarse, const Index (&size)[3])
+      : w(window),
+        to_coarse(coarse),
+        inputs(coarse ? w.fine.channels : w.coarse.channels, true),
+        outputs(coarse ? w.coarse.channels : w.fine.channels),
+        m{size[0], size[1], size[2]},
+        frequencies(reach_of(m[0]) * reach_of(m[1]) * reach_of(m[2])),
+        plane(inputs.padded * outputs.padded + 16) {}
+  Index numbers() const { return frequencies * plane; }
+  TurnWeights<T> turning(const T* weight, T* to) const {
+    return {w,
+            to_coarse,
+            inputs,
+            outputs,
+            reach_of(m[0]),
+            lines_of<T, Turn::weights>(m[0]),
+            TurnPlane<T, Turn::weights>(m),
+            weight,
+            plane,
+            to};
+  }
+  void turn(const T* weight, T* to) const {
+    const TurnWeights<T> turns = turning(weight, to);
+    parallel_for(turns.tasks(), 1, turns);
+  }
+};
+
 }  // namespace segmed::SEGMED_SET

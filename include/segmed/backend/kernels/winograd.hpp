@@ -246,11 +246,12 @@ struct BlockByBlock {
 };
 
 template <class T>
-void convolve_tiles(const Window& w, bool to_coarse, const Feed<T>& feed, const T* weight,
-                    const Sink<T>& sink, const Index (&m)[3]) {
+void convolve_tiles(const Window& w, bool to_coarse, const Feed<T>& feed,
+                    const WeightFeed<T>& weight, const Sink<T>& sink, const Index (&m)[3]) {
   const Grid &source = to_coarse ? w.fine : w.coarse, &target = to_coarse ? w.coarse : w.fine;
-  const ChannelBlocks<T> inputs(source.channels, true), outputs(target.channels);
-  const Index frequencies = reach_of(m[0]) * reach_of(m[1]) * reach_of(m[2]);
+  const TiledWeights<T> weights(w, to_coarse, m);
+  const ChannelBlocks<T>&inputs = weights.inputs, &outputs = weights.outputs;
+  const Index frequencies = weights.frequencies;
   const Index bytes = frequencies * (inputs.padded + outputs.padded) * Index(sizeof(T));
   // A slice's frequencies and what comes of them stay in the second-level cache; of tiles there are
   // enough that the weights' way to the product is short beside it.
@@ -261,26 +262,18 @@ void convolve_tiles(const Window& w, bool to_coarse, const Feed<T>& feed, const 
   for (int a = 0; a < 3; ++a) low[a] = to_coarse ? -w.padding[a] : w.padding[a] - (w.kernel[a] - 1);
   const TurnFeed<T, Turn::input> turn_feed(tiles, feed, source, low);
 
-  const Index weights_plane = inputs.padded * outputs.padded + 16;
-  const Index weights_bytes = frequencies * weights_plane * Index(sizeof(T));
+  const Index weights_bytes = weights.numbers() * Index(sizeof(T));
+  const bool given = weight.formed && std::equal(m, m + 3, weight.form.tile);
   const Index most = std::max<Index>(24, (Index(16) << 20) / bytes);
   // The threads change who does what, not what is done.
   const bool by_blocks =
-      tiles.starts.back() <= std::min<Index>(most, 48) && outputs.count >= threads();
+      !given && tiles.starts.back() <= std::min<Index>(most, 48) && outputs.count >= threads();
   const bool by_groups =
       !by_blocks && tiles.groups() >= 2 * threads() && weights_bytes <= Index(16) << 20;
-  const Scratch<T> turned(by_blocks ? 0 : frequencies * weights_plane);
-  const TurnWeights<T> turn_weights{w,
-                                    to_coarse,
-                                    inputs,
-                                    outputs,
-                                    reach_of(m[0]),
-                                    lines_of<T, Turn::weights>(m[0]),
-                                    TurnPlane<T, Turn::weights>(m),
-                                    weight,
-                                    weights_plane,
-                                    turned.data()};
-  if (!by_blocks) parallel_for(turn_weights.tasks(), 1, turn_weights);
+  const bool at_once = !given && !by_blocks;
+  const Scratch<T> turned(at_once ? weights.numbers() : 0);
+  if (at_once) weights.turn(weight.given, turned.data());
+  const TurnWeights<T> turn_weights = weights.turning(weight.given, nullptr);
 
   Scratch<double> parts;
   if (sink.moments) {
@@ -293,8 +286,8 @@ void convolve_tiles(const Window& w, bool to_coarse, const Feed<T>& feed, const 
                          turn_feed,
                          TurnPlane<T, Turn::output>(m),
                          lines_of<T, Turn::output>(m[0]),
-                         turned.data(),
-                         weights_plane,
+                         given ? weight.formed : turned.data(),
+                         weights.plane,
                          sink,
                          parts.data()};
   if (by_groups) {
