@@ -258,6 +258,22 @@ TEST_SUITE("backend/convolution") {
       check_all(p);
     }
   }
+  TEST_CASE_TEMPLATE("kernels of a channel each agree with the plain ones", T, float, double) {
+    std::uint64_t seed = 200;
+    for (const Window& w : {
+             window({2, 6, 7, 13, 32}, 32, 3, 1, 1, 1, 32),
+             window({1, 5, 4, 3, 21}, 21, 3, 1, 1, 1, 21),   // channels beside whole vectors
+             window({1, 9, 8, 11, 5}, 5, 3, 2, 1, 1, 5),     // phases
+             window({1, 9, 7, 12, 19}, 19, 3, 1, 2, 2, 19),  // between neighbours
+             window({1, 5, 6, 9, 70}, 70, 2, 2, 0, 1, 70),   // several chunks
+             window({2, 1, 19, 23, 16}, 16, 5, 1, 2, 1, 16),
+             window({1, 7, 8, 9, 6}, 6, 1, 3, 0, 1, 6),  // voxels that nothing reaches
+         }) {
+      Problem<T> p;
+      p.w = w, p.seed = seed++;
+      check_all(p);
+    }
+  }
   TEST_CASE("minimal filtering agrees with plain sums, whatever the tiles") {
     std::uint64_t seed = 50;
     for (const Window& w : {
@@ -413,6 +429,42 @@ TEST_SUITE("backend/convolution") {
     set_convolution_mode(ConvolutionMode::automatic);
     CHECK_FALSE(same_bits(results[0], results[1]));
     CHECK(mean_distance(results[0], results[1]) < 1e-6);
+  }
+  TEST_CASE("sums of a gradient take at most 16 MiB, whatever the shape and the threads") {
+    set_convolution_mode(ConvolutionMode::direct);
+    Window large = window({1, 2, 3, 4, 300}, 420, 3, 1, 1);  // sums of 28 MB
+    Window grouped = window({1, 5, 8, 9, 96}, 132, 5, 2, 2, 1, 3);
+    Window wide = window({1, 3, 3, 3, 26}, 64, 11, 1, 5);  // 1331 taps
+    for (const Window& w : {large, grouped, wide}) {
+      CAPTURE(w.fine);
+      Problem<float> p;
+      p.w = w;
+      const Fed<float> fine(p, w.fine, 1), coarse(p, w.coarse, 2);
+      const std::vector<float> start = p.random(w.weights(), 30);
+      std::vector<float> first, some, plain_some = start;
+      for (const int count : {1, 2, 7}) {
+        std::vector<float> made = start;
+        set_threads(count);
+        Cpu::weigh(w, fine.feed, coarse.feed, made.data());  // threads' own scratch stays
+        made = start;
+        Memory::current().forget_peak();
+        const std::size_t before = Memory::current().used();
+        Cpu::weigh(w, fine.feed, coarse.feed, made.data());
+        // A thread that only now has work to do takes its scratch as well.
+        CHECK(Memory::current().peak() - before < (std::size_t(16 + 3 * count) << 20));
+        if (first.empty()) first = made;
+        CHECK(same_bits(made, first));
+      }
+      const WeighKernel<float> plain{w, fine.feed, coarse.feed, plain_some.data()};
+      std::size_t kept = 0;
+      for (Index i = 0; i < w.weights(); i += 61, ++kept) {
+        plain(i / w.coarse.channels, i % w.coarse.channels);
+        some.push_back(first[std::size_t(i)]), plain_some[kept] = plain_some[std::size_t(i)];
+      }
+      plain_some.resize(kept);
+      CHECK(distance(some, plain_some) < tolerance<float>);
+    }
+    set_convolution_mode(ConvolutionMode::automatic);
   }
   TEST_CASE("an unknown mode is refused") {
     CHECK_THROWS_WITH_AS(

@@ -3,7 +3,8 @@
 //
 // A row of the gradient is a (tap, fine channel); the sum runs over the coarse voxels of small
 // tiles whose two sides are packed. Sums of about a thousand voxels are kept in T, then added in
-// double.
+// double. The gradient is cut in blocks of fine channels and outputs of a group; of as many blocks
+// at once as there is room for, partial sums are made side by side.
 #include <segmed/backend/kernels/convolve.hpp>
 
 namespace segmed::SEGMED_SET {
@@ -15,20 +16,41 @@ struct Weighing {
   const Plan& plan;
   const ChannelBlocks<T>& blocks;
   const Feed<T>&fine, &coarse;
-  Index slice, chunk, partials;  // fine channels and blocks of a task; sums merged at the end
-  double* sums;                  // (partial, group, tap, fine channel, padded)
+  Index slice, chunk, partials;  // fine channels and outputs' blocks of a block; merged at the end
+  double* sums = nullptr;        // (partial, block, tap, fine channel, padded outputs)
+  Index first = 0, last = 0;     // blocks at once
 
+  struct Block {
+    Index g, c0, count, first_output, last_output;  // outputs in their blocks
+  };
   Index slices() const { return pieces(plan.inside, slice); }
   Index chunks() const { return pieces(blocks.count, chunk); }
-  Index rows() const { return Index(plan.taps.size()) * plan.inside; }
-  Index tasks() const { return partials * plan.groups * slices() * chunks(); }
+  Index count() const { return plan.groups * slices() * chunks(); }
+  Block block(Index i) const {
+    const Index part = i % chunks() * chunk, c0 = i / chunks() % slices() * slice;
+    return {i / chunks() / slices(), c0, std::min(slice, plan.inside - c0), part,
+            std::min(blocks.count, part + chunk)};
+  }
+  Index width(const Block& b) const {
+    return std::min(blocks.padded, blocks.first(b.last_output)) - blocks.first(b.first_output);
+  }
+  // Of the sums of some blocks, which lie one behind the other.
+  Index numbers(Index begin, Index end) const { return before(end) - before(begin); }
+  Index before(Index i) const {
+    const Index taps = Index(plan.taps.size());
+    if (i == count()) return taps * plan.groups * plan.inside * blocks.padded;
+    const Block b = block(i);
+    return taps *
+           ((b.g * plan.inside + b.c0) * blocks.padded + b.count * blocks.first(b.first_output));
+  }
+  double* sums_of(Index partial, Index i) const {
+    return sums + partial * numbers(first, last) + numbers(first, i);
+  }
+  Index tasks() const { return partials * (last - first); }
   void operator()(Index begin, Index end) const {
     for (Index i = begin; i < end; ++i) {
-      const Index part = i % chunks(), s = i / chunks() % slices(),
-                  g = i / chunks() / slices() % plan.groups,
-                  p = i / chunks() / slices() / plan.groups;
-      run(p, g, s * slice, std::min(slice, plan.inside - s * slice), part * chunk,
-          std::min(blocks.count, (part + 1) * chunk));
+      const Index p = i / (last - first), b = first + i % (last - first);
+      run(p, block(b), sums_of(p, b));
     }
   }
 
@@ -49,8 +71,8 @@ struct Weighing {
     }
   };
 
-  void run(Index partial, Index g, Index c0, Index count, Index first_block,
-           Index last_block) const {
+  void run(Index partial, const Block& part, double* total) const {
+    const auto [g, c0, count, first_block, last_block] = part;
     const Index taps = Index(plan.taps.size()), room = taps * count + 8;
     const Index cells = plan.tile[0] * plan.tile[1] * plan.tile[2], width = 2 * lanes<T>;
     const Box largest = plan.source_box({0, 0, 0}, plan.tile);
@@ -59,7 +81,6 @@ struct Weighing {
     T* other = thread_scratch<T, 3>((last_block - first_block) * cells * width);
     Index* runs = thread_scratch<Index, 2>(plan.tile[0] * plan.tile[1]);
     const T** row = thread_scratch<const T*, 4>(room);
-    double* total = sums + (partial * plan.groups + g) * rows() * blocks.padded;
 
     const Index tiles = plan.target.cases * plan.tiles();
     const Index last_tile = (partial + 1) * tiles / partials - 1;
@@ -90,7 +111,7 @@ struct Weighing {
       voxels += tile.box().voxels();
       if (voxels < flush_after && i < last_tile) continue;
       for (Index b = first_block; b < last_block; ++b)
-        flush(sum + (b - first_block) * room * width, b, c0, count, first_flush, total);
+        flush(sum + (b - first_block) * room * width, b, part, first_flush, total);
       voxels = 0, first_flush = false;
     }
   }
@@ -129,14 +150,14 @@ struct Weighing {
       multiply<T, vectors>(row + j, runs, values, fresh ? zero : to, fresh ? 0 : width, to, width);
     }
   }
-  void flush(const T* sum, Index block, Index c0, Index count, bool first, double* total) const {
-    const Index width = blocks.width(block);
-    for (std::size_t t = 0; t < plan.taps.size(); ++t) {
-      double* to =
-          total + (plan.taps[t].weight * plan.inside + c0) * blocks.padded + blocks.first(block);
-      for (Index c = 0; c < count; ++c, to += blocks.padded, sum += width)
-        for (Index o = 0; o < width; o += lanes<double>)
-          store(to + o, first ? widened(sum + o) : load(to + o) + widened(sum + o));
+  void flush(const T* sum, Index b, const Block& part, bool begins, double* total) const {
+    const Index live = blocks.width(b), step = width(part);
+    total += blocks.first(b) - blocks.first(part.first_output);
+    for (const Tap& tap : plan.taps) {
+      double* to = total + tap.weight * part.count * step;
+      for (Index c = 0; c < part.count; ++c, to += step, sum += live)
+        for (Index o = 0; o < live; o += lanes<double>)
+          store(to + o, begins ? widened(sum + o) : load(to + o) + widened(sum + o));
     }
   }
 };
@@ -145,19 +166,24 @@ template <class T>
 struct MergeWeights {
   const Weighing<T>& from;
   T* weight_grad;
+  Index tasks() const { return (from.last - from.first) * Index(from.plan.taps.size()); }
   void operator()(Index begin, Index end) const {
-    const Index outside = from.plan.outside, padded = from.blocks.padded;
-    const Index group = from.rows() * padded, partial = from.plan.groups * group;
-    T* to = weight_grad + begin * from.plan.target.channels;
-    for (Index row = begin; row < end; ++row)
-      for (Index g = 0; g < from.plan.groups; ++g, to += outside) {
-        const double* part = from.sums + g * group + row * padded;
-        for (Index o = 0; o < outside; ++o) {
-          double total = part[o];
-          for (Index p = 1; p < from.partials; ++p) total += part[p * partial + o];
+    const Index taps = Index(from.plan.taps.size()), all = from.numbers(from.first, from.last);
+    for (Index i = begin; i < end; ++i) {
+      const Index b = from.first + i / taps, tap = i % taps;
+      const auto block = from.block(b);
+      const Index width = from.width(block), first = from.blocks.first(block.first_output);
+      const Index live = std::min(width, from.plan.outside - first);
+      const double* sum = from.sums_of(0, b) + tap * block.count * width;
+      T* to = weight_grad + (tap * from.plan.inside + block.c0) * from.plan.target.channels +
+              block.g * from.plan.outside + first;
+      for (Index c = 0; c < block.count; ++c, sum += width, to += from.plan.target.channels)
+        for (Index o = 0; o < live; ++o) {
+          double total = sum[o];
+          for (Index p = 1; p < from.partials; ++p) total += sum[p * all + o];
           to[o] += T(total);
         }
-      }
+    }
   }
 };
 
@@ -166,12 +192,13 @@ void weigh_plainly(const Window& w, const Feed<T>& fine, const Feed<T>& coarse, 
   Plan plan(w, true);
   const ChannelBlocks<T> blocks(plan.outside);
   const Index taps = Index(plan.taps.size());
-  const Index slice = std::min<Index>(plan.inside, taps > 1 ? 32 : 64);
+  Index slice = std::min<Index>(plan.inside, taps > 1 ? 32 : 64);
   std::copy(plan.cells, plan.cells + 3, plan.tile);
   cut_tile(plan.tile, 128, plan.shorter_rows());
   const Index tiles = plan.target.cases * plan.tiles();
+  constexpr Index room = (Index(16) << 20) / Index(sizeof(double));  // for all sums at once
   const Index numbers = plan.groups * taps * plan.inside * blocks.padded;
-  const Index most = std::max<Index>(1, (Index(16) << 20) / Index(sizeof(double)) / numbers);
+  const Index most = std::max<Index>(1, room / numbers);
   Index chunk = std::min<Index>(blocks.count, std::max<Index>(1, 64 / (2 * lanes<T>)));
   Index partials = std::clamp<Index>(tiles / 8, 1, std::min<Index>(most, 32));
   const auto tasks = [&] {
@@ -179,11 +206,23 @@ void weigh_plainly(const Window& w, const Feed<T>& fine, const Feed<T>& coarse, 
   };
   while (tasks() < 16 && chunk > 1) chunk = (chunk + 1) / 2;
   while (tasks() < 8 && 2 * partials <= std::min(tiles, most)) partials *= 2;
+  while (slice > 1 && taps * slice * chunk * 2 * lanes < T >> room) slice /= 2;
 
-  const Scratch<double> sums(partials * numbers);
-  const Weighing<T> weighing{plan, blocks, fine, coarse, slice, chunk, partials, sums.data()};
-  parallel_for(weighing.tasks(), 1, weighing);
-  parallel_for(weighing.rows(), 16, MergeWeights<T>{weighing, weight_grad});
+  Weighing<T> weighing{plan, blocks, fine, coarse, slice, chunk, partials};
+  Scratch<double> sums;
+  while (weighing.last < weighing.count()) {
+    weighing.first = weighing.last++;
+    Index all = weighing.numbers(weighing.first, weighing.last);
+    for (; weighing.last < weighing.count(); ++weighing.last) {
+      const Index next = weighing.numbers(weighing.last, weighing.last + 1);
+      if (partials * (all + next) > room) break;
+      all += next;
+    }
+    weighing.sums = sums.grow(partials * all);
+    parallel_for(weighing.tasks(), 1, weighing);
+    const MergeWeights<T> merge{weighing, weight_grad};
+    parallel_for(merge.tasks(), 1, merge);
+  }
 }
 
 }  // namespace segmed::SEGMED_SET
