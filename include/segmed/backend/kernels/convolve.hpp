@@ -81,6 +81,28 @@ struct Plan {
     return box;
   }
 
+  // Where the target voxels of a phase lie.
+  struct Place {
+    Index low[3], size[3];
+  };
+  Place place_of(const Index (&first)[3], const Index (&extent)[3], const Phase& phase) const {
+    const Index whole[3] = {target.depth, target.height, target.width};
+    Place place;
+    for (int a = 0; a < 3; ++a) {
+      place.low[a] = first[a] * target_step[a] + phase.shift[a];
+      place.size[a] = std::min(extent[a], pieces(whole[a] - place.low[a], target_step[a]));
+    }
+    return place;
+  }
+  // The first voxel of a row, of case n.
+  Index voxel_at(Index n, const Place& place, Index z, Index y) const {
+    return n * target.voxels() +
+           ((place.low[0] + z * target_step[0]) * target.height + place.low[1] +
+            y * target_step[1]) *
+               target.width +
+           place.low[2];
+  }
+
  private:
   // Taps in the order of their offsets, so that neighbours form runs.
   void add_phase(const Window& w, Phase phase) {
@@ -384,7 +406,8 @@ struct Convolution {
   bool writes_straight(const Task& task) const {
     if (!sink.out[0] || sink.add[0] || sink.grid[1].channels > 0) return false;
     for (const Phase& phase : plan.phases)
-      if (phase.taps == 0 || place_of(task, phase).size[2] < block_rows<1>) return false;
+      if (phase.taps == 0 || plan.place_of(task.first, task.extent, phase).size[2] < block_rows<1>)
+        return false;
     return true;
   }
   // Taps whose numbers are neighbours are one run; all runs of a phase are equally long.
@@ -428,28 +451,6 @@ struct Convolution {
     }
   }
 
-  // Where the target voxels of a phase lie.
-  struct Place {
-    Index low[3], size[3];
-  };
-  Place place_of(const Task& task, const Phase& phase) const {
-    const Index whole[3] = {plan.target.depth, plan.target.height, plan.target.width};
-    Place place;
-    for (int a = 0; a < 3; ++a) {
-      place.low[a] = task.first[a] * plan.target_step[a] + phase.shift[a];
-      place.size[a] =
-          std::min(task.extent[a], pieces(whole[a] - place.low[a], plan.target_step[a]));
-    }
-    return place;
-  }
-  Index voxel_at(const Task& task, const Place& place, Index z, Index y) const {
-    const Grid& grid = plan.target;
-    return task.n * grid.voxels() +
-           ((place.low[0] + z * plan.target_step[0]) * grid.height + place.low[1] +
-            y * plan.target_step[1]) *
-               grid.width +
-           place.low[2];
-  }
   double* moments_of(const Task& task, Index b) const {
     const Index all = plan.groups * blocks.padded;
     return moments ? moments + task.case_tile * 2 * all + task.g * blocks.padded + blocks.first(b)
@@ -463,7 +464,7 @@ struct Convolution {
               const T* sums) const {
     constexpr Index count = block_rows<vectors>, width = vectors * lanes<T>;
     const Bias bias(*this, task.g, b);
-    const Place place = place_of(task, phase);
+    const Plan::Place place = plan.place_of(task.first, task.extent, phase);
     const Index live = blocks.live(b), step = plan.target_step[2] * sink.grid[0].channels;
     // Zeros in dead lanes fall on the voxels behind, which are written next; not beyond the row,
     // whose neighbours are other tasks'.
@@ -474,7 +475,7 @@ struct Convolution {
     MomentsOfRow<T, vectors> seen(total, moments ? total + plan.groups * blocks.padded : nullptr);
     for (Index z = 0; z < place.size[0]; ++z)
       for (Index y = 0; y < place.size[1]; ++y) {
-        T* const out = sink.out[0] + voxel_at(task, place, z, y) * sink.grid[0].channels +
+        T* const out = sink.out[0] + plan.voxel_at(task.n, place, z, y) * sink.grid[0].channels +
                        task.g * plan.outside + blocks.first(b);
         const Index cell = (z * task.extent[1] + y) * task.extent[2];
         for (Index x = 0; x < place.size[2]; x += count) {
@@ -516,12 +517,12 @@ struct Convolution {
   }
   // Row by row, so that all channels of a voxel are written while it is in the cache.
   void write(const Task& task, const Phase& phase, const T* sums, Index block_step) const {
-    const Place place = place_of(task, phase);
+    const Plan::Place place = plan.place_of(task.first, task.extent, phase);
     for (Index z = 0; z < place.size[0]; ++z)
       for (Index y = 0; y < place.size[1]; ++y)
         for (Index b = task.first_block; b < task.last_block; ++b) {
           const Index width = blocks.width(b);
-          put_box(sink, {1, 1, place.size[2]}, voxel_at(task, place, z, y),
+          put_box(sink, {1, 1, place.size[2]}, plan.voxel_at(task.n, place, z, y),
                   {0, 0, plan.target_step[2]}, task.g * plan.outside + blocks.first(b),
                   blocks.live(b),
                   sums + (b - task.first_block) * block_step +

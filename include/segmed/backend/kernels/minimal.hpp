@@ -6,7 +6,7 @@
 //   source   Winograd, Arithmetic complexity of computations, 1980; Lavin & Gray, Fast algorithms
 //            for convolutional neural networks, 2016, arXiv:1509.09308, section 4, nested over
 //            three axes
-#include <segmed/backend/kernels/weigh.hpp>
+#include <segmed/backend/kernels/depthwise.hpp>
 
 namespace segmed::SEGMED_SET {
 

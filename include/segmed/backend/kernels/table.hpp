@@ -57,6 +57,7 @@ void convolve(const Window& w, bool to_coarse, const Feed<T>& feed, const Weight
               const Sink<T>& sink) {
   const Grid &source = to_coarse ? w.fine : w.coarse, &target = to_coarse ? w.coarse : w.fine;
   if (target.size() == 0) return;
+  if (is_depthwise(w)) return convolve_depthwise(w, to_coarse, feed, weight.given, sink);
   if constexpr (sizeof(T) == 4) {
     const Choice<T> choice(w, target, source.channels, target.channels);
     if (choice.minimal) return convolve_tiles(w, to_coarse, feed, weight, sink, choice.m);
@@ -97,6 +98,7 @@ void make_form(const Window& w, bool to_coarse, const T* weight, const WeightFor
 template <class T>
 void weigh(const Window& w, const Feed<T>& fine, const Feed<T>& coarse, T* weight_grad) {
   if (w.coarse.size() == 0 || w.taps() == 0) return;
+  if (is_depthwise(w)) return weigh_depthwise(w, fine, coarse, weight_grad);
   if constexpr (sizeof(T) == 4) {
     const Choice<T> choice(w, w.coarse, w.fine.channels, w.coarse.channels);
     if (choice.minimal) return weigh_tiles(w, fine, coarse, weight_grad, choice.m, choice.precise);
