@@ -79,6 +79,41 @@ TEST_SUITE("losses/criterion") {
     const Batch wide = Batch::random({1, 1, 3, 5, 255});
     CHECK(wide.gradient_error(CrossEntropy{}) < 1e-6);
   }
+  TEST_CASE("blocks of several runs give the formula as well") {
+    const Batch b = Batch::random({6, 5, 61, 59, 60});
+    CHECK(VoxelBlocks(6, b.grid.voxels(), 60 * 2 + 1).block > voxel_run);
+    double expected = 0, voxels = 0;
+    for (Index n = 0; n < 6; ++n)
+      for (Index v = 0; v < b.grid.voxels(); ++v)
+        if (b.label(n, v) != ignored) expected -= std::log(b.p(n, v, b.label(n, v))), voxels += 1;
+    CHECK(b.value(CrossEntropy{}) == doctest::Approx(expected / voxels).epsilon(1e-12));
+    CHECK(b.value<Single>(CrossEntropy{}) == doctest::Approx(expected / voxels).epsilon(1e-7));
+  }
+  TEST_CASE("sums take little memory, whatever the number of voxels") {
+    using DiceAndEntropy = decltype(dice_and_entropy);
+    const auto bytes = [](Index cases, Index voxels, Index classes) {
+      const Index width = classes * DiceAndEntropy::sums + 1;  // partial, whole, and their slopes
+      return 8 * cases * width * (VoxelBlocks(cases, voxels, width).count + 2);
+    };
+    for (const Index extent : {64, 96, 128, 256, 512})
+      for (const Index classes : {2, 3, 11, 14}) {
+        CHECK(bytes(1, extent * extent * extent, classes) <= 64 << 10);
+        CHECK(bytes(4, extent * extent * extent, classes) <= 64 << 10);
+      }
+    CHECK(bytes(1, Index(1) << 27, 255) <= 64 << 10);
+    CHECK(VoxelBlocks(1, 128 * 128 * 128, 14 * DiceAndEntropy::sums + 1).count >= 64);
+    for (const Index cases : {1, 3, 200})
+      for (const Index width : {5, 57, 1021})
+        for (const Index voxels : {0, 1, 2048, 2049, 100000, 3000001}) {
+          const VoxelBlocks blocks(cases, voxels, width);
+          CAPTURE(cases);
+          CAPTURE(width);
+          CAPTURE(voxels);
+          CHECK(blocks.block % voxel_run == 0);
+          CHECK(blocks.block * blocks.count >= voxels);
+          CHECK(blocks.block * (blocks.count - 1) < voxels);
+        }
+  }
   TEST_CASE("the gradient is added to what is there") {
     const Batch b = Batch::random({1, 2, 3, 4, 3});
     const Solid x = Solid::leaf(b.grid, b.logits());

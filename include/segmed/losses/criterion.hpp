@@ -46,20 +46,21 @@ Scalar<F> voxel_loss(const L& loss, const F& logits, const Labels<typename F::de
   check_labels(logits, labels, takes_partial_labels<L>);
   const F z = value(logits);
   const Grid grid = z.grid();
-  const Index blocks = (grid.voxels() + voxel_block - 1) / voxel_block;
   auto sets = labels.sets();
   ClassSums all{nullptr,    nullptr,       sets.read(), AnnotatedSet::all(grid.channels),
                 grid.cases, grid.channels, L::sums};
   const Index width = all.per_case();
   Storage<double, D> sums(grid.cases * width, Uninitialized{}), slopes(grid.cases * width);
   all.sum = sums.write(), all.slope = slopes.write();
-  VoxelPass<T, L, lanes> pass{loss, z.data(), labels.classes.read(), all, grid.voxels(), blocks};
+  VoxelPass<T, L, lanes> pass{loss, z.data(), labels.classes.read(), all, grid.voxels()};
   if constexpr (HasTeams<D>) {
     sum_voxels_by_teams<D>(pass, grid.cases);
   } else {
-    Storage<double, D> partial(grid.cases * blocks * width, Uninitialized{});
-    D::launch_blocks(grid.cases * blocks, InSet{VoxelSums<T, L, lanes>{pass, partial.write()}});
-    D::launch(grid.cases * width, MergeSums{blocks, width, partial.read(), all.sum});
+    const VoxelBlocks blocks(grid.cases, grid.voxels(), width);
+    Storage<double, D> partial(grid.cases * blocks.count * width, Uninitialized{});
+    D::launch_blocks(grid.cases * blocks.count,
+                     InSet{VoxelSums<T, L, lanes>{pass, blocks, partial.write()}});
+    D::launch(grid.cases * width, MergeSums{blocks.count, width, partial.read(), all.sum});
   }
   if constexpr (std::same_as<D, Cpu>)  // elsewhere looking would stop the queue of kernels
     for (Index n = 0; n < grid.cases; ++n)
@@ -86,7 +87,7 @@ Scalar<F> voxel_loss(const L& loss, const F& logits, const Labels<typename F::de
     if constexpr (HasTeams<D>)
       pull_voxels_by_teams<D>(pass, grid.cases, g, into.write(), fresh);
     else
-      D::launch_blocks(grid.cases * blocks,
+      D::launch_blocks(grid.cases * ((grid.voxels() + voxel_run - 1) / voxel_run),
                        InSet{VoxelPull<T, L, lanes>{pass, g, into.write(), fresh, past_caches}});
     (void)sums, (void)slopes, (void)sets, (void)kept;  // the pass points into them
   });

@@ -74,4 +74,13 @@ SEGMED_HD W logistic(W x) {
   return (positive + (W(1) - positive) * e) / (W(1) + e);
 }
 
+/// 1 or 0, by bits: a choice between numbers would become a branch in which they are computed.
+template <class W>
+SEGMED_HD W number_of(bool yes) {
+  if constexpr (sizeof(W) == 4)
+    return float_of(-std::uint32_t(yes) & 0x3F800000u);
+  else
+    return W(int(yes));
+}
+
 }  // namespace segmed::math

@@ -3,12 +3,11 @@
 #pragma once
 #include <segmed/backend/cpu.hpp>
 #include <segmed/losses/exponential.hpp>
+#include <segmed/losses/voxel_blocks.hpp>
 #include <segmed/losses/voxel_loss.hpp>
 
 namespace segmed {
 
-/// Voxels that one partial sum covers. Part of the numerics: another number gives other bits.
-inline constexpr Index voxel_block = 2048;
 /// Neighbouring voxels that are computed side by side: vector lanes on the CPU, one voxel at a time
 /// elsewhere.
 template <Device D>
@@ -52,15 +51,6 @@ struct ClassRole {
   static constexpr bool annotated = Annotated, known = Known;
 };
 
-/// 1 or 0, by bits: a choice between numbers would become a branch in which they are computed.
-template <class W>
-SEGMED_HD W number_of(bool yes) {
-  if constexpr (sizeof(W) == 4)
-    return math::float_of(-std::uint32_t(yes) & 0x3F800000u);
-  else
-    return W(int(yes));
-}
-
 /// What both passes share: logits to probabilities, in tiles.
 template <class T, class L, int Lanes>
 struct VoxelPass {
@@ -75,7 +65,7 @@ struct VoxelPass {
   const T* logits;
   const std::uint8_t* labels;
   ClassSums all;
-  Index voxels, blocks;  // of a case
+  Index voxels;  // of a case
 
   /// Reads `count` voxels of case n from `row` on. Adds those with a label that no class has to
   /// `strangers`. Each step runs over all groups before the next: what one group waits for, others
@@ -130,12 +120,12 @@ struct VoxelPass {
       const std::int32_t seen = label != ignored ? 1 : 0;
       strangers[l] += label >= classes ? seen : 0;
       of.counted[l] += seen & known;
-      of.counts[at + l] = number_of<W>((seen & known) != 0);
+      of.counts[at + l] = math::number_of<W>((seen & known) != 0);
       of.label[at + l] = label;
     }
     for (int v = at; !complete && v < at + Lanes; ++v)
       if (!all.annotated[n].has(of.label[v])) of.label[v] = 0;
-    for (int l = 0; l < Lanes; ++l) of.organ[at + l] = number_of<W>(of.label[at + l] != 0);
+    for (int l = 0; l < Lanes; ++l) of.organ[at + l] = math::number_of<W>(of.label[at + l] != 0);
   }
   SEGMED_HD void exponentials(Tile& tile, Shares& of, int at) const {
     const Index end = all.classes * tile.voxels;
@@ -194,7 +184,7 @@ struct VoxelPass {
     W p = 0;
     if constexpr (reads_softmax<L>) p = tile.e[i] * of.share[v];
     ClassVoxel<W> x = viewed(tile.z[i], p, of, v, role);
-    x.is = number_of<W>(of.label[v] == std::int32_t(c));
+    x.is = math::number_of<W>(of.label[v] == std::int32_t(c));
     return x;
   }
   /// Calls visit(role) with what the labels of case n say of class c.
@@ -219,24 +209,34 @@ struct VoxelSums {
   using Tile = typename Pass::Tile;
   using Shares = typename Pass::Shares;
   Pass pass;
+  VoxelBlocks blocks;
   double* partial;
 
   SEGMED_HD void operator()(Index i) const {
     const ClassSums& all = pass.all;
-    const Index n = i / pass.blocks, first = i % pass.blocks * voxel_block;
-    const Index last = first + voxel_block < pass.voxels ? first + voxel_block : pass.voxels;
+    const Index n = i / blocks.count, first = i % blocks.count * blocks.block;
+    const Index last = first + blocks.block < pass.voxels ? first + blocks.block : pass.voxels;
     double* sums = partial + i * all.per_case();
     for (Index k = 0; k < all.per_case(); ++k) sums[k] = 0;
     const bool complete = all.complete(n);
     Tile tile(all.classes);
-    alignas(64) W total[255 * Pass::sums * Lanes];  // (classes, sums, lanes) of the block so far
-    for (Index k = 0; k < all.classes * Pass::sums * Lanes; ++k) total[k] = 0;
     std::int32_t strangers[Lanes] = {};
+    for (Index from = first; from < last; from += voxel_run)
+      add_run(tile, n, from, from + voxel_run < last ? from + voxel_run : last, complete, strangers,
+              sums);
+    for (int l = 0; l < Lanes; ++l) sums[all.per_case() - 1] += strangers[l];
+  }
+
+ private:
+  SEGMED_HD void add_run(Tile& tile, Index n, Index first, Index last, bool complete,
+                         std::int32_t* strangers, double* sums) const {
+    const ClassSums& all = pass.all;
+    alignas(64) W total[255 * Pass::sums * Lanes];  // (classes, sums, lanes) of the run so far
+    for (Index k = 0; k < all.classes * Pass::sums * Lanes; ++k) total[k] = 0;
     for (Index v = first; v < last; v += tile.voxels) {
       const int count = int(last - v < tile.voxels ? last - v : tile.voxels);
-      const Index row = n * pass.voxels + v;
       Shares of;
-      pass.load(tile, of, n, row, count, complete, strangers);
+      pass.load(tile, of, n, n * pass.voxels + v, count, complete, strangers);
       std::int32_t counted = 0;
       for (int l = 0; l < Lanes; ++l) counted += of.counted[l];
       const bool all_count = counted == tile.voxels;
@@ -247,14 +247,11 @@ struct VoxelSums {
                 typename Pass::EachSum{});
           });
     }
-    for (int l = 0; l < Lanes; ++l) sums[all.per_case() - 1] += strangers[l];
     for (Index c = 0; c < all.classes; ++c)
       for (int k = 0; k < Pass::sums; ++k)
         for (int l = 0; l < Lanes; ++l)
           sums[c * all.stride + k] += double(total[(c * Pass::sums + k) * Lanes + l]);
   }
-
- private:
   template <class R, int... K>
   SEGMED_HD void add(const Tile& tile, const Shares& of, int at, bool all_count, Index c, W* total,
                      R role, std::integer_sequence<int, K...>) const {
@@ -287,7 +284,7 @@ struct FinishSums {
   }
 };
 
-/// The backward pass: one item per block of voxels; computes the softmax again.
+/// The backward pass: one item per run of voxels; computes the softmax again.
 template <class T, class L, int Lanes>
 struct VoxelPull {
   using Pass = VoxelPass<T, L, Lanes>;
@@ -302,8 +299,9 @@ struct VoxelPull {
 
   SEGMED_HD void operator()(Index i) const {
     const ClassSums& all = pass.all;
-    const Index n = i / pass.blocks, first = i % pass.blocks * voxel_block;
-    const Index last = first + voxel_block < pass.voxels ? first + voxel_block : pass.voxels;
+    const Index runs = (pass.voxels + voxel_run - 1) / voxel_run;
+    const Index n = i / runs, first = i % runs * voxel_run;
+    const Index last = first + voxel_run < pass.voxels ? first + voxel_run : pass.voxels;
     const bool complete = all.complete(n);
     W of_sums[255 * Pass::sums];  // the slopes
     for (Index c = 0; c < all.classes; ++c)
