@@ -56,6 +56,30 @@ TEST_CASE("the gradient of pooling is that of central differences") {
         }) < 1e-7);
 }
 
+TEST_CASE("pooling many lines of many channels picks the largest of each window") {
+  const Grid grid{2, 9, 10, 7, 43};
+  const Single3 x = random_map<Single3>(grid, 5);
+  const Single3 y = max_pool(x, Extent3{3, 2, 2}, Extent3{2, 2, 1});
+  const auto in = x.dense().value.host(), out = y.dense().value.host();
+  REQUIRE(y.grid() == Grid{2, 4, 5, 6, 43});
+  std::size_t i = 0;
+  Index different = 0;
+  for (Index n = 0; n < 2; ++n)
+    for (Index d = 0; d < 4; ++d)
+      for (Index h = 0; h < 5; ++h)
+        for (Index w = 0; w < 6; ++w)
+          for (Index c = 0; c < 43; ++c, ++i) {
+            float best = -INFINITY;
+            for (Index k = 0; k < 12; ++k) {
+              const Index z = 2 * d + k / 4, row = 2 * h + k / 2 % 2, column = w + k % 2;
+              best =
+                  std::max(best, in[std::size_t((((n * 9 + z) * 10 + row) * 7 + column) * 43 + c)]);
+            }
+            different += out[i] != best;
+          }
+  CHECK(different == 0);
+}
+
 TEST_CASE("the spatial mean is the mean, its gradient a share of each voxel") {
   const Op<Map3> pooled = [](const auto& x, const auto&) { return spatial_mean(x[0]); };
   const Op<Single3> single = [](const auto& x, const auto&) { return spatial_mean(x[0]); };

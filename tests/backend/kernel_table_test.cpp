@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
+#include <algorithm>
 #include <string>
 #include <vector>
 
@@ -8,7 +9,33 @@
 
 using namespace segmed;
 
+namespace {
+
+/// Counts how often each cell is met, one at a time or several.
+struct Meet {
+  Index across;
+  int* met;
+  void operator()(Index i) const { ++met[i]; }
+  void operator()(Index row, Index c) const { ++met[row * across + c]; }
+  template <int n>
+  void columns(Index row, Index first) const {
+    for (int k = 0; k < n; ++k) (*this)(row, first + k);
+  }
+};
+
+}  // namespace
+
 TEST_SUITE("backend/kernel_table") {
+  TEST_CASE("launches in the set of the kernels meet every item once") {
+    for (const Index across : {1, 7, 8, 31, 32, 77})
+      for (const Index rows : {0, 1, 300}) {
+        std::vector<int> met(static_cast<std::size_t>(rows * across));
+        Cpu::launch_blocks(rows * across, Meet{across, met.data()});
+        Cpu::launch_rows(rows, across, Meet{across, met.data()});
+        Cpu::launch(rows * across, Meet{across, met.data()});
+        CHECK(std::count(met.begin(), met.end(), 3) == rows * across);
+      }
+  }
   TEST_CASE("the set in use is one of the program's, and the best when no name is given") {
     CHECK(InstructionSets<float>::find(kernels<float>().set) != nullptr);
     const Kernels<float>& best = InstructionSets<float>::choose("");

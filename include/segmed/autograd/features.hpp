@@ -82,6 +82,14 @@ struct Additions {
   bool fresh = false;
 
   SEGMED_HD void add(Index i, Wide<T> x) const { to[i] = T(fresh ? x : Wide<T>(to[i]) + x); }
+  /// The same for n elements from the i-th on.
+  template <std::size_t n>
+  SEGMED_HD void add(Index i, const Wide<T> (&x)[n]) const {
+    if (fresh)
+      for (std::size_t k = 0; k < n; ++k) to[i + Index(k)] = T(x[k]);
+    else
+      for (std::size_t k = 0; k < n; ++k) to[i + Index(k)] = T(Wide<T>(to[i + Index(k)]) + x[k]);
+  }
 };
 
 /// A batch of multi-channel images, (cases, spatial..., channels). Rank, dtype and device travel as

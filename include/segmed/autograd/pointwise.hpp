@@ -23,9 +23,14 @@ struct MapPull {
   const T *x, *g;
   Index channels;
   Additions<T> gx;
-  SEGMED_HD void operator()(Index row, Index c) const {
-    const Index i = row * channels + c;
-    gx.add(i, f.slope(Wide<T>(x[i]), i) * Wide<T>(g[i]));
+  SEGMED_HD void operator()(Index row, Index c) const { columns<1>(row, c); }
+  template <int n>
+  SEGMED_HD void columns(Index row, Index c) const {
+    const Index first = row * channels + c;
+    Wide<T> slope[n];
+    for (int k = 0; k < n; ++k)
+      slope[k] = f.slope(Wide<T>(x[first + k]), first + k) * Wide<T>(g[first + k]);
+    gx.add(first, slope);
   }
 };
 

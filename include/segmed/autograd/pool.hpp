@@ -45,26 +45,46 @@ struct PoolKernel {
             which[i] = wins ? tap : which[i];
           }
         }
-    for (int i = 0; i < n; ++i) y[at + i] = T(best[i]);
-    for (int i = 0; i < n; ++i) winner[at + i] = std::uint8_t(which[i]);
+    T* const to = y + at;
+    std::uint8_t* const first = winner + at;
+    for (int i = 0; i < n; ++i) to[i] = T(best[i]);
+    for (int i = 0; i < n; ++i) first[i] = std::uint8_t(which[i]);
   }
 };
-/// The same on the processor, one item per line of output voxels: where a line lies is found once.
+/// The same on the processor, one item per some lines of output voxels: where a line lies is found
+/// once. Windows read short pieces of many lines, which no processor foresees: while a line is
+/// computed, memory is asked for what the next one reads.
 template <class T>
-struct PoolLine {
+struct PoolLines {
+  static constexpr Index together = 8;
   PoolKernel<T> kernel;
+  Index lines;
 
-  void operator()(Index line) const {
+  Index items() const { return (lines + together - 1) / together; }
+  void operator()(Index item) const {
+    for (Index line = item * together; line < lines && line < (item + 1) * together; ++line)
+      pool(line);
+  }
+
+ private:
+  void pool(Index line) const {
     const Window& w = kernel.w;
     const Index channels = w.coarse.channels, next = w.stride[2] * channels;
-    const T* base = kernel.first_of(line);
+    const T *base = kernel.first_of(line), *soon = kernel.first_of((line + 1) % lines);
     Index at = line * w.coarse.width * channels;
-    for (Index l = 0; l < w.coarse.width; ++l, base += next, at += channels) {
-      Index c = 0;
-      for (; c + 32 <= channels; c += 32) kernel.template columns<32>(base + c, at + c);
-      for (; c + 8 <= channels; c += 8) kernel.template columns<8>(base + c, at + c);
-      for (; c < channels; ++c) kernel.template columns<1>(base + c, at + c);
+    for (Index l = 0; l < w.coarse.width; ++l, base += next, soon += next, at += channels) {
+      fetch(soon, next);
+      in_vectors(channels, [&](auto n, Index c) { kernel.template columns<n>(base + c, at + c); });
     }
+  }
+  void fetch(const T* from, Index count) const {
+    const Window& w = kernel.w;
+    for (Index a = 0; a < w.kernel[0]; ++a)
+      for (Index b = 0; b < w.kernel[1]; ++b) {
+        const T* const line = from + (a * w.fine.height + b) * w.fine.width * w.fine.channels;
+        for (Index i = 0; i < count; i += 64 / Index(sizeof(T))) __builtin_prefetch(line + i);
+      }
+    asm volatile("");  // g++ 12 drops a function that only prefetches
   }
 };
 /// The gradient of input voxels, each from all windows that it lies under.
@@ -164,10 +184,13 @@ F max_pool(const F& input, const std::array<Index, F::dim>& kernel,
   F y(w.coarse, x.tracked());
   Storage<std::uint8_t, D> winner(w.coarse.size(), Uninitialized{});
   const PoolKernel<T> pool{w, x.data(), y.mutable_data(), winner.write()};
-  if constexpr (std::same_as<D, Cpu>)
-    D::launch_blocks(w.coarse.cases * w.coarse.depth * w.coarse.height, PoolLine<T>{pool});
-  else
+  const Index lines = w.coarse.cases * w.coarse.depth * w.coarse.height;
+  if constexpr (std::same_as<D, Cpu>) {
+    const PoolLines<T> by_lines{pool, lines};
+    D::launch_blocks(by_lines.items(), by_lines);
+  } else {
     D::launch_rows(w.coarse.rows(), w.coarse.channels, pool);
+  }
   record_dense(y, {}, [=](const T* g) {
     const Additions<T> gx = x.gradient_additions();
     if (SideBySidePull<T>::fits(w))

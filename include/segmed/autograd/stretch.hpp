@@ -179,31 +179,45 @@ struct StretchLinePull {
     using W = Wide<T>;
     const Index h = line % in.height, d = line / in.height % in.depth, channels = in.channels;
     const Index slices = line / in.height / in.depth * out.depth, width = out.width * channels;
-    W* const row = thread_scratch<W, 0>(width);
-    std::fill_n(row, width, W(0));
+    const Index many = (z.begin[d + 1] - z.begin[d]) * (y.begin[h + 1] - y.begin[h]);
+    Reading* const lines = thread_scratch<Reading, 0>(many);
+    Reading* last = lines;
     for (Index i = z.begin[d]; i < z.begin[d + 1]; ++i)
-      for (Index j = y.begin[h]; j < y.begin[h + 1]; ++j) {
-        const W by = W(z.readers[i].weight * y.readers[j].weight);
-        const T* const from =
-            g + ((slices + z.readers[i].at) * out.height + y.readers[j].at) * width;
-        for (Index k = 0; k < width; ++k) row[k] += by * W(from[k]);
+      for (Index j = y.begin[h]; j < y.begin[h + 1]; ++j)
+        *last++ = {g + ((slices + z.readers[i].at) * out.height + y.readers[j].at) * width,
+                   W(z.readers[i].weight * y.readers[j].weight)};
+    // Pieces of many lines, which no processor foresees: those of the next item are asked for.
+    const auto last_of = [&](Index at) { return y.readers[y.begin[at + 1] - 1].at; };
+    const Index soon = h + 1 < in.height ? (last_of(h + 1) - last_of(h)) * width : 0;
+    W* const row = thread_scratch<W, 0>(width);
+    in_vectors(width, [&](auto n, Index k) {
+      W sum[n] = {};
+      for (const Reading* l = lines; l != last; ++l) {
+        const T* const from = l->from + k;
+        for (Index i = 0; i < n; i += 64 / Index(sizeof(T))) __builtin_prefetch(from + soon + i);
+        for (int i = 0; i < n; ++i) sum[i] += l->by * W(from[i]);
       }
-    for (Index w = 0; w < in.width; ++w)
-      for (Index first = 0; first < channels; first += most) {
-        const Index count = std::min(most, channels - first);
-        W total[most] = {};
+      for (int i = 0; i < n; ++i) row[k + i] = sum[i];
+    });
+    Index to = line * in.width * channels;
+    for (Index w = 0; w < in.width; ++w, to += channels)
+      in_vectors(channels, [&](auto n, Index c) {
+        W sum[n] = {};
         for (Index l = x.begin[w]; l < x.begin[w + 1]; ++l) {
           const W by = W(x.readers[l].weight);
-          const W* const from = row + x.readers[l].at * channels + first;
-          for (Index k = 0; k < count; ++k) total[k] += by * from[k];
+          const W* const from = row + x.readers[l].at * channels + c;
+          for (int i = 0; i < n; ++i) sum[i] += by * from[i];
         }
-        const Index to = (line * in.width + w) * channels + first;
-        for (Index k = 0; k < count; ++k) gx.add(to + k, total[k]);
-      }
+        gx.add(to + c, sum);
+      });
   }
 
  private:
-  static constexpr Index most = 64;  // channels at once
+  /// A line of the gradient, and its weight.
+  struct Reading {
+    const T* from;
+    Wide<T> by;
+  };
 };
 
 /// Resamples a map onto another number of voxels.
@@ -234,11 +248,11 @@ F stretch(const F& input, const std::array<Index, F::dim>& extent, Interpolation
   record_dense(result, {}, [=](const T* g) {
     const Additions<T> gx = source.gradient_additions();
     if constexpr (std::same_as<D, Cpu>)
-      if (linear)
-        return D::launch_blocks(in.cases * in.depth * in.height,
-                                StretchLinePull<T>{in, out, z.view(), y.view(), x.view(), g, gx});
-    D::launch_rows(in.rows(), in.channels,
-                   StretchPull<T, D>{in, out, z.view(), y.view(), x.view(), g, gx});
+      D::launch_blocks(in.cases * in.depth * in.height,
+                       StretchLinePull<T>{in, out, z.view(), y.view(), x.view(), g, gx});
+    else
+      D::launch_rows(in.rows(), in.channels,
+                     StretchPull<T, D>{in, out, z.view(), y.view(), x.view(), g, gx});
   });
   return result;
 }

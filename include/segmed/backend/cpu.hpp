@@ -2,6 +2,7 @@
 #pragma once
 #include <concepts>
 #include <cstring>
+#include <type_traits>
 
 #include <segmed/backend/convolution.hpp>
 #include <segmed/backend/device.hpp>
@@ -13,7 +14,44 @@
 
 namespace segmed {
 
-/// The processor that this program runs on.
+/// Calls visit(n, first) for numbers 0 to count - 1, of which n at a time are done at once: n is a
+/// type, so that a compiler makes vectors of loops over them.
+template <class Visit>
+void in_vectors(Index count, const Visit& visit) {
+  Index i = 0;
+  for (; i + 32 <= count; i += 32) visit(std::integral_constant<int, 32>{}, i);
+  for (; i + 8 <= count; i += 8) visit(std::integral_constant<int, 8>{}, i);
+  for (; i < count; ++i) visit(std::integral_constant<int, 1>{}, i);
+}
+/// What a launch does with some of its items.
+template <class Kernel>
+struct LaunchedItems {
+  const Kernel& kernel;
+  void operator()(Index begin, Index end) const {
+    for (Index i = begin; i < end; ++i) kernel(i);
+  }
+};
+template <class Kernel>
+struct LaunchedRows {
+  const Kernel& kernel;
+  Index columns;
+  void operator()(Index begin, Index end) const {
+    for (Index row = begin; row < end; ++row)
+      if constexpr (requires { kernel.template columns<8>(row, Index(0)); })
+        in_vectors(columns, [&](auto n, Index c) {
+          if constexpr (n == 1)
+            kernel(row, c);
+          else
+            kernel.template columns<n>(row, c);
+        });
+      else
+        for (Index c = 0; c < columns; ++c) kernel(row, c);
+  }
+};
+
+/// The processor that this program runs on. Blocks and rows run in the instruction set of the
+/// kernels, whatever the flags of the unit; the few items that `launch` is for, in that of the
+/// unit.
 struct Cpu {
   static void* allocate(std::size_t bytes) { return Memory::current().allocate(bytes); }
   static void release(void* p, std::size_t bytes) noexcept { Memory::current().release(p, bytes); }
@@ -31,7 +69,7 @@ struct Cpu {
   template <class Kernel>
   static void launch_blocks(Index n, const Kernel& kernel) {
     parallel_for(n, 1, [&](Index begin, Index end) {
-      for (Index i = begin; i < end; ++i) kernel(i);
+      run_by_set(LaunchedItems<Kernel>{kernel}, begin, end);
     });
   }
   /// A kernel may do several columns of a row at once, `columns<n>(row, first)`: what they share is
@@ -39,14 +77,7 @@ struct Cpu {
   template <class Kernel>
   static void launch_rows(Index rows, Index columns, const Kernel& kernel) {
     parallel_for(rows, 1 + 4096 / (columns + 1), [&](Index begin, Index end) {
-      for (Index row = begin; row < end; ++row) {
-        Index c = 0;
-        if constexpr (requires { kernel.template columns<8>(row, c); }) {
-          for (; c + 32 <= columns; c += 32) kernel.template columns<32>(row, c);
-          for (; c + 8 <= columns; c += 8) kernel.template columns<8>(row, c);
-        }
-        for (; c < columns; ++c) kernel(row, c);
-      }
+      run_by_set(LaunchedRows<Kernel>{kernel, columns}, begin, end);
     });
   }
 

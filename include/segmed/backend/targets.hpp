@@ -192,33 +192,35 @@ const Kernels<T>& kernels() {
 
 }  // namespace segmed
 
-// Templates that users complete, such as losses, are compiled in the user's unit. Everything that
+// Functors that users complete, such as losses, are compiled in the user's unit. Everything that
 // they call is inlined into a function for each set, so that plain loops become that set's vectors.
 #if defined(__x86_64__) && !defined(__AVX2__) && !defined(__CUDACC__)
 
 namespace segmed {
 template <class Kernel>
-[[gnu::flatten, gnu::target("avx2,fma")]] void run_by_avx2(const Kernel& kernel, Index i) {
-  kernel(i);
+[[gnu::flatten, gnu::target("avx2,fma")]] void run_by_avx2(const Kernel& kernel, Index begin,
+                                                           Index end) {
+  kernel(begin, end);
 }
 template <class Kernel>
 [[gnu::flatten, gnu::target("avx512f,avx512dq,avx512vl,avx2,fma")]] void run_by_avx512(
-    const Kernel& kernel, Index i) {
-  kernel(i);
+    const Kernel& kernel, Index begin, Index end) {
+  kernel(begin, end);
 }
 template <class Kernel>
-[[gnu::flatten]] void run_by_flags(const Kernel& kernel, Index i) {
-  kernel(i);
+[[gnu::flatten]] void run_by_flags(const Kernel& kernel, Index begin, Index end) {
+  kernel(begin, end);
 }
+/// Calls kernel(begin, end), compiled for the instruction set of the kernels.
 template <class Kernel>
-void run_by_set(const Kernel& kernel, Index i) {
+void run_by_set(const Kernel& kernel, Index begin, Index end) {
   const Index bytes = kernels<float>().vector_bytes;
   if (bytes == 64)
-    run_by_avx512(kernel, i);
+    run_by_avx512(kernel, begin, end);
   else if (bytes == 32)
-    run_by_avx2(kernel, i);
+    run_by_avx2(kernel, begin, end);
   else
-    run_by_flags(kernel, i);
+    run_by_flags(kernel, begin, end);
 }
 }  // namespace segmed
 
@@ -226,20 +228,9 @@ void run_by_set(const Kernel& kernel, Index i) {
 
 namespace segmed {
 template <class Kernel>
-[[gnu::flatten]] void run_by_set(const Kernel& kernel, Index i) {
-  kernel(i);
+[[gnu::flatten]] void run_by_set(const Kernel& kernel, Index begin, Index end) {
+  kernel(begin, end);
 }
 }  // namespace segmed
 
 #endif
-
-namespace segmed {
-/// A kernel whose item i runs in the instruction set of the kernels.
-template <class Kernel>
-struct InSet {
-  Kernel kernel;
-  void operator()(Index i) const { run_by_set(kernel, i); }
-};
-template <class Kernel>
-InSet(Kernel) -> InSet<Kernel>;
-}  // namespace segmed

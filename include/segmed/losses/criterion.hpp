@@ -59,7 +59,7 @@ Scalar<F> voxel_loss(const L& loss, const F& logits, const Labels<typename F::de
     const VoxelBlocks blocks(grid.cases, grid.voxels(), width);
     Storage<double, D> partial(grid.cases * blocks.count * width, Uninitialized{});
     D::launch_blocks(grid.cases * blocks.count,
-                     InSet{VoxelSums<T, L, lanes>{pass, blocks, partial.write()}});
+                     VoxelSums<T, L, lanes>{pass, blocks, partial.write()});
     D::launch(grid.cases * width, MergeSums{blocks.count, width, partial.read(), all.sum});
   }
   if constexpr (std::same_as<D, Cpu>)  // elsewhere looking would stop the queue of kernels
@@ -88,7 +88,7 @@ Scalar<F> voxel_loss(const L& loss, const F& logits, const Labels<typename F::de
       pull_voxels_by_teams<D>(pass, grid.cases, g, into.write(), fresh);
     else
       D::launch_blocks(grid.cases * ((grid.voxels() + voxel_run - 1) / voxel_run),
-                       InSet{VoxelPull<T, L, lanes>{pass, g, into.write(), fresh, past_caches}});
+                       VoxelPull<T, L, lanes>{pass, g, into.write(), fresh, past_caches});
     (void)sums, (void)slopes, (void)sets, (void)kept;  // the pass points into them
   });
   return y;
