@@ -7,7 +7,8 @@
 //   bench_X --check                     compares results with plain ones, times nothing
 //   bench_X --serve                     reads lines "NAME THREADS", answers "MS SHARE" to each:
 //                                       milliseconds, and the share of the roofline (0: not
-//                                       counted)
+//                                       counted). "BM_Roofline THREADS" is answered by the roofline
+//                                       itself: GFLOP/s and GB/s
 //   bench_X --peak-rss NAME THREADS     MiB that two runs need above what the program had before
 #pragma once
 #include <algorithm>
@@ -19,6 +20,7 @@
 #include <iostream>
 #include <map>
 #include <memory>
+#include <set>
 #include <sstream>
 #include <string>
 #include <thread>
@@ -32,6 +34,11 @@
 
 namespace bench {
 
+/// An error that was found, and what is allowed.
+struct Check {
+  std::string what;
+  double error, allowed;
+};
 /// One run, which returns the seconds that count: what only prepares it is left out.
 using Run = std::function<double()>;
 struct Workload {
@@ -41,11 +48,37 @@ struct Workload {
   double bytes = 0;  // that any implementation has to read and write
   /// What else the runs found out, by name.
   std::function<std::map<std::string, double>()> found = {};
+  /// Looks at the result on the shape that is timed.
+  std::function<std::vector<Check>()> check = {};
 };
-/// An error that was found, and what is allowed.
-struct Check {
-  std::string what;
-  double error, allowed;
+/// What nobody should time. Prints the first check that fails and ends the program.
+inline void refuse_wrong(const std::vector<Check>& checks) {
+  for (const Check& check : checks)
+    if (!(check.error <= check.allowed)) {
+      std::fprintf(stderr, "%s is wrong by %g, at most %g is allowed\n", check.what.c_str(),
+                   check.error, check.allowed);
+      std::exit(1);
+    }
+}
+/// A positive number that the command line gives; else says so and ends the program.
+inline int count_of(const char* program, const char* what, const std::string& given) {
+  char* end = nullptr;
+  const long count = std::strtol(given.c_str(), &end, 10);
+  if (given.empty() || *end != 0 || count < 1 || count > 4096) {
+    std::fprintf(stderr, "%s: %s is '%s'; give a number from 1 to 4096\n", program, what,
+                 given.c_str());
+    std::exit(2);
+  }
+  return int(count);
+}
+/// A line "NAME THREADS".
+struct Request {
+  std::string name;
+  int threads = 1;
+  explicit Request(const std::string& line) {
+    std::istringstream words(line);
+    words >> name >> threads;
+  }
 };
 
 /// Normal numbers, the same on every machine.
@@ -99,12 +132,13 @@ class Bench {
       if (w.name == name) return &w;
     return nullptr;
   }
-  /// Warmed up, with that many threads.
+  /// Checked and warmed up, with that many threads.
   const Run& ready(const Workload& w, int threads) {
     if (ready_ == &w && threads_ == threads) return run_;
     run_ = {}, ready_ = nullptr;
     segmed::set_threads(threads);
     roofline();
+    if (w.check && checked_.insert(&w).second) refuse_wrong(w.check());
     run_ = w.prepare();
     run_();
     ready_ = &w, threads_ = threads;
@@ -122,21 +156,22 @@ class Bench {
  private:
   std::vector<Workload> workloads_;
   const Workload* ready_ = nullptr;
+  std::set<const Workload*> checked_;
   int threads_ = 0;
   Run run_;
 };
 
 inline void serve(Bench& bench) {
   for (std::string line; std::getline(std::cin, line);) {
-    std::istringstream words(line);
-    std::string name;
-    int threads = 1;
-    words >> name >> threads;
-    const Workload* w = bench.find(name);
-    if (!w) {
+    const Request request(line);
+    const Workload* w = bench.find(request.name);
+    if (request.name == "BM_Roofline") {
+      segmed::set_threads(request.threads);
+      std::printf("%.4g %.4g\n", roofline().flops * 1e-9, roofline().bytes * 1e-9);
+    } else if (!w) {
       std::printf("- no such workload\n");
     } else {
-      const double seconds = Bench::seconds(bench.ready(*w, threads));
+      const double seconds = Bench::seconds(bench.ready(*w, request.threads));
       std::printf("%.6g %.4g\n", 1e3 * seconds, roofline().share(w->flops, w->bytes, seconds));
     }
     std::fflush(stdout);
@@ -198,10 +233,13 @@ inline int run_program(int argc, char** argv, const std::function<std::vector<Ch
       for (const Workload& w : bench.workloads()) std::printf("%s\n", w.name.c_str());
       return 0;
     }
-    if (option == "--peak-rss" && i + 2 < argc) {
+    if (option == "--peak-rss") {
+      if (i + 2 >= argc)
+        return std::fprintf(stderr, "%s: --peak-rss wants NAME THREADS\n", argv[0]), 2;
       const Workload* w = bench.find(argv[i + 1]);
-      if (!w) return std::fprintf(stderr, "%s: no workload %s\n", argv[0], argv[i + 1]), 2;
-      segmed::set_threads(std::atoi(argv[i + 2]));
+      if (!w)
+        return std::fprintf(stderr, "%s: no workload %s; see --list\n", argv[0], argv[i + 1]), 2;
+      segmed::set_threads(count_of(argv[0], "THREADS", argv[i + 2]));
       const Run run = w->prepare();
       run(), run();
       std::printf("%.1f\n", peak_memory() - before);
@@ -211,22 +249,21 @@ inline int run_program(int argc, char** argv, const std::function<std::vector<Ch
       serves = true;
     } else if (option == "--check") {
       only_checks = true;
-    } else if (option == "--threads" && i + 1 < argc) {
+    } else if (option == "--threads") {
       threads.clear();
-      std::istringstream list(argv[++i]);
-      for (std::string one; std::getline(list, one, ',');)
-        threads.push_back(std::atoi(one.c_str()));
+      std::istringstream list(++i < argc ? argv[i] : "");
+      for (std::string one; std::getline(list, one, ',') || threads.empty();)
+        threads.push_back(count_of(argv[0], "--threads", one));
     } else {
       rest.push_back(argv[i]);
     }
   }
-  for (const Check& check : checks())
-    if (!(check.error <= check.allowed)) {
-      std::fprintf(stderr, "%s: %s is wrong by %g, at most %g is allowed\n", argv[0],
-                   check.what.c_str(), check.error, check.allowed);
-      return 1;
-    }
-  if (only_checks) return 0;
+  refuse_wrong(checks());
+  if (only_checks) {
+    for (const Workload& w : bench.workloads())
+      if (w.check) refuse_wrong(w.check());
+    return 0;
+  }
   if (serves) return serve(bench), 0;
   int count = int(rest.size());
   benchmark::Initialize(&count, rest.data());
