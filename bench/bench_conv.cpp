@@ -3,7 +3,8 @@
 // SEGMED_CONV and SEGMED_ISA force segmed's algorithm and instruction set, but for the rows that
 // name an algorithm. With several threads set OMP_WAIT_POLICY=passive: else oneDNN's spin on into
 // segmed's turn.
-//   bench_conv THREADS [ROUNDS [PART]]   beside oneDNN: the shapes or rows whose names contain PART;
+//   bench_conv THREADS [ROUNDS [PART]]   beside oneDNN: the shapes or rows whose names contain
+//   PART;
 //                                        medians of the ratios of neighbours
 //   bench_conv --pairs                   reads lines "NAME THREADS", answers "MS PEER SHARE" to
 //                                        each: one turn of both
@@ -14,10 +15,9 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <omp.h>
 #include <string>
 #include <vector>
-
-#include <omp.h>
 
 #include "peer_onednn.hpp"
 #include "workload.hpp"
@@ -150,7 +150,10 @@ std::vector<Workload> workloads(const std::vector<ConvCase>& cases) {
                      const auto ours = std::make_shared<Ours>(c);
                      return [ours] { return seconds_of([&] { ours->run(); }); };
                    },
-                   c.shape.flops(), c.shape.bytes(), {}, [c] {
+                   c.shape.flops(),
+                   c.shape.bytes(),
+                   {},
+                   [c] {
                      Ours ours(c);
                      return std::vector<Check>{check(c, ours)};
                    }});
@@ -216,9 +219,10 @@ double median(std::vector<double> v) {
   return v[v.size() / 2];
 }
 int print_pairs(const std::vector<ConvCase>& cases, int threads, int rounds, const char* part) {
-  std::printf("kernels %s, %s convolutions, %d threads; ms (GFLOP/s), ratio = best layout of %s / "
-              "segmed\n",
-              kernels<float>().set, name_of(asked), threads, onednn_version().c_str());
+  std::printf(
+      "kernels %s, %s convolutions, %d threads; ms (GFLOP/s), ratio = best layout of %s / "
+      "segmed\n",
+      kernels<float>().set, name_of(asked), threads, onednn_version().c_str());
   for (const ConvCase& c : cases) {
     if (!std::strstr(c.shape.name, part) && !std::strstr(c.name().c_str(), part)) continue;
     Pair pair(c, threads);
@@ -247,5 +251,6 @@ int main(int argc, char** argv) {
     return print_pairs(cases, count_of(argv[0], "THREADS", argv[1]),
                        argc > 2 ? count_of(argv[0], "ROUNDS", argv[2]) : 7,
                        argc > 3 ? argv[3] : "");
-  return run_program(argc, argv, [] { return std::vector<Check>{}; }, workloads(cases));
+  return run_program(
+      argc, argv, [] { return std::vector<Check>{}; }, workloads(cases));
 }

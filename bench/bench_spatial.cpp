@@ -71,9 +71,7 @@ void check(const char* what, Op op, const Grid& in, const auto& plain,
   found.push_back(
       {std::string(what) + "'s gradient", bench::relative_error(x.gradient().host(), slope), 1e-6});
 }
-std::vector<bench::Check> checks() {
-  std::vector<bench::Check> found;
-  const Grid in{1, 4, 6, 8, 5};
+void check_max_pool(const Grid& in, std::vector<bench::Check>& found) {
   const auto channels = std::size_t(in.channels);
   check(
       "max_pool", max_pool_2, in,
@@ -93,21 +91,36 @@ std::vector<bench::Check> checks() {
         }
       },
       found);
-  for (const bool linear : {true, false})
-    check(
-        linear ? "trilinear upsampling" : "nearest upsampling", linear ? trilinear_2x : nearest_2x,
-        in,
-        [&](const auto& x, const auto& g, auto& made, auto& slope) {
-          each_tap(in, linear, [&](Index to, Index from, double weight) {
-            for (std::size_t c = 0; c < channels; ++c) {
-              const std::size_t i = std::size_t(to) * channels + c;
-              const std::size_t j = std::size_t(from) * channels + c;
-              made[i] += weight * double(x[j]);
-              slope[j] += weight * double(g[i]);
-            }
-          });
-        },
-        found);
+}
+void check_upsampling(bool linear, const Grid& in, std::vector<bench::Check>& found) {
+  const auto channels = std::size_t(in.channels);
+  check(
+      linear ? "trilinear upsampling" : "nearest upsampling", linear ? trilinear_2x : nearest_2x,
+      in,
+      [&](const auto& x, const auto& g, auto& made, auto& slope) {
+        each_tap(in, linear, [&](Index to, Index from, double weight) {
+          for (std::size_t c = 0; c < channels; ++c) {
+            const std::size_t i = std::size_t(to) * channels + c;
+            const std::size_t j = std::size_t(from) * channels + c;
+            made[i] += weight * double(x[j]);
+            slope[j] += weight * double(g[i]);
+          }
+        });
+      },
+      found);
+}
+std::vector<bench::Check> checks_of(Op op, const Grid& in) {
+  std::vector<bench::Check> found;
+  if (op == max_pool_2)
+    check_max_pool(in, found);
+  else
+    check_upsampling(op == trilinear_2x, in, found);
+  return found;
+}
+std::vector<bench::Check> checks() {
+  std::vector<bench::Check> found;
+  for (const Op op : {max_pool_2, trilinear_2x, nearest_2x})
+    for (const bench::Check& c : checks_of(op, {1, 4, 6, 8, 5})) found.push_back(c);
   return found;
 }
 
@@ -127,9 +140,11 @@ int main(int argc, char** argv) {
         Case{"BM_UpsampleNearest2x", "/64/48", nearest_2x, {1, 48, 48, 48, 64}, 9}}) {
     const double bytes = traffic * 4 * double(grid.size());
     const std::string start = name, end = shape;
-    workloads.push_back({start + "Fwd" + end, [op, grid] { return forward(op, grid); }, 0, bytes});
+    const auto look = [op, grid] { return checks_of(op, grid); };
     workloads.push_back(
-        {start + "Bwd" + end, [op, grid] { return backward_only(op, grid); }, 0, bytes});
+        {start + "Fwd" + end, [op, grid] { return forward(op, grid); }, 0, bytes, {}, look});
+    workloads.push_back(
+        {start + "Bwd" + end, [op, grid] { return backward_only(op, grid); }, 0, bytes, {}, look});
   }
   return bench::run_program(argc, argv, checks, std::move(workloads));
 }

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // Whole networks: 1 -> 32-64-128-256 -> 3 classes, two convolutions a stage, strided down,
 // transposed up, InstanceNorm, LeakyReLU; Dice + cross-entropy and SGD with Nesterov's momentum.
+// And what happens to their weights in a step: the optimizer, the average.
 #include "workload.hpp"
 #include <segmed/autograd/group.hpp>
 #include <segmed/losses/composition.hpp>
@@ -47,6 +48,18 @@ double flops(std::size_t dim, Index cases, Index extent) {
     if (s == 0) total += voxels * here * double(classes);            // head
   }
   return 2 * total;
+}
+
+/// Weights of all convolutions, 3-D: what is left out is a thousandth.
+double weights() {
+  double total = 27.0 * 32;
+  for (std::size_t s = 0; s < widths.size(); ++s) {
+    const double here = double(widths[s]);
+    total += 27 * here * here;
+    if (s > 0) total += 27 * double(widths[s - 1]) * here;
+    if (s + 1 < widths.size()) total += 27 * 3 * here * here + 8 * double(widths[s + 1]) * here;
+  }
+  return total;
 }
 
 template <std::size_t Dim, class T>
@@ -98,6 +111,102 @@ bench::Run sliding_window(const Extent3& extent, Index patch) {
   };
 }
 
+/// The network's weights in a flat buffer, with gradients.
+struct Weights : Training<3, float> {
+  Weights() : Training(cube<3>(1, 8), widths) {
+    group.grads.assign(bench::normal_numbers(group.grads.size()));
+  }
+};
+template <class Optimizer>
+bench::Run optimizer_step() {
+  const auto t = std::make_shared<Weights>();
+  return [t] { return bench::seconds_of([&] { Optimizer{}.step(t->group, t->clock); }); };
+}
+struct Averaged : Weights {
+  Frozen<NetOf<3, float>> average;
+  GroupOf<F> averages;
+  Averaged() : average(network<3, float>(widths)), averages(Role::frozen, average) {
+    averages.values.assign(bench::normal_numbers(averages.values.size(), 1));
+  }
+  void follow() { ema(average, net, 0.999); }
+};
+bench::Run weight_average() {
+  const auto t = std::make_shared<Averaged>();
+  return [t] { return bench::seconds_of([&] { t->follow(); }); };
+}
+
+/// The first steps beside the formulas in double.
+std::vector<bench::Check> check_sgd() {
+  Weights t;
+  auto truth = std::vector<double>();
+  const auto before = t.group.values.host(), g = t.group.grads.host();
+  const double keep = double(Sgd{}.momentum), decay = double(Sgd{}.decay), rate = double(1e-2f);
+  for (std::size_t i = 0; i < g.size(); ++i) {
+    double value = double(before[i]), momentum = 0;
+    for (int step = 0; step < 2; ++step) {
+      const double slope = double(g[i]) + decay * value;
+      momentum = keep * momentum + slope;
+      value -= rate * (slope + keep * momentum);
+    }
+    truth.push_back(value);
+  }
+  for (int step = 0; step < 2; ++step) Sgd{}.step(t.group, t.clock);
+  return {{"a step of Sgd", bench::relative_error(t.group.values.host(), truth), 1e-6}};
+}
+std::vector<bench::Check> check_adamw() {
+  Weights t;
+  const AdamW adam;
+  const auto before = t.group.values.host(), g = t.group.grads.host();
+  const double rate = double(1e-2f), decay = double(adam.decay);
+  std::vector<double> truth;
+  for (std::size_t i = 0; i < g.size(); ++i)  // after one step both moments are the gradient's own
+    truth.push_back((1 - rate * decay) * double(before[i]) -
+                    rate * double(g[i]) / (std::abs(double(g[i])) + double(adam.epsilon)));
+  adam.step(t.group, t.clock);
+  return {{"a step of AdamW", bench::relative_error(t.group.values.host(), truth), 1e-5}};
+}
+std::vector<bench::Check> check_average() {
+  Averaged t;
+  const auto slow = t.averages.values.host(), fast = t.group.values.host();
+  std::vector<double> truth;
+  for (std::size_t i = 0; i < slow.size(); ++i)
+    truth.push_back(0.999 * double(slow[i]) + 0.001 * double(fast[i]));
+  t.follow();
+  return {{"an average of weights", bench::relative_error(t.averages.values.host(), truth), 1e-5}};
+}
+
+/// Runs `body` with plain sums, every operation written down by itself: another way to the same.
+template <class Body>
+auto plainly(const Body& body) {
+  const ConvolutionMode before = convolution_mode();
+  set_convolution_mode(ConvolutionMode::direct);
+  auto made = materialized(body);
+  set_convolution_mode(before);
+  return made;
+}
+/// Networks on the shapes that are timed; small ones are compared with double, see `check`.
+std::vector<bench::Check> check_inference(const std::string& name, Index extent) {
+  Training<3, float> t(cube<3>(1, extent), widths);
+  const auto predicted = [&] {
+    return evaluating([&] { return value(t.net(t.image)); }).dense().value.host();
+  };
+  const auto made = predicted();
+  return {{name, bench::relative_error(made, plainly(predicted)), 1e-4}};
+}
+template <std::size_t Dim>
+std::vector<bench::Check> check_training(const std::string& name, Index cases, Index extent) {
+  std::vector<float> gradient[2];
+  double loss[2];
+  for (int plain = 0; plain < 2; ++plain) {
+    Training<Dim, float> t(cube<Dim>(cases, extent), widths);
+    const auto step = [&] { return t.step(); };
+    loss[plain] = plain ? plainly(step) : step();
+    gradient[plain] = t.group.grads.host();
+  }
+  return {{name + "'s loss", std::abs(loss[0] - loss[1]) / loss[1], 1e-5},
+          {name + "'s gradient", bench::relative_error(gradient[0], gradient[1]), 0.05}};
+}
+
 /// Prediction and gradient beside the same in double, every operation written down by itself. A
 /// value that rounding carries across LeakyReLU's kink changes the gradient visibly, so that is
 /// compared coarsely here; bench_conv compares the convolutions' gradients closely.
@@ -143,16 +252,36 @@ int main(int argc, char** argv) {
   for (const Index extent : {64, 96}) {
     const auto shape = "/" + std::to_string(extent);
     const double forward = flops(3, 1, extent);
-    workloads.push_back({"BM_UNetInfer" + shape, [=] { return inference(extent); }, forward, 0});
-    workloads.push_back(
-        {"BM_UNetTrainStep" + shape, [=] { return training<3>(1, extent); }, 3 * forward, 0});
+    const auto infer = "BM_UNetInfer" + shape, train = "BM_UNetTrainStep" + shape;
+    workloads.push_back({infer,
+                         [=] { return inference(extent); },
+                         forward,
+                         0,
+                         {},
+                         [=] { return check_inference(infer, extent); }});
+    workloads.push_back({train,
+                         [=] { return training<3>(1, extent); },
+                         3 * forward,
+                         0,
+                         {},
+                         [=] { return check_training<3>(train, 1, extent); }});
   }
-  workloads.push_back(
-      {"BM_UNet2DTrain/512/b4", [] { return training<2>(4, 512); }, 3 * flops(2, 4, 512), 0});
+  const std::string flat = "BM_UNet2DTrain/512/b4";
+  workloads.push_back({flat,
+                       [] { return training<2>(4, 512); },
+                       3 * flops(2, 4, 512),
+                       0,
+                       {},
+                       [=] { return check_training<2>(flat, 4, 512); }});
   workloads.push_back({"BM_SlidingWindow/160x160x96/roi96/overlap0.5",
                        [] {
                          return sliding_window({160, 160, 96}, 96);
                        },
                        9 * flops(3, 1, 96), 0});
+  // A step reads values and gradients, reads and writes what it remembers, and writes values.
+  const double bytes = 4 * weights();
+  workloads.push_back({"BM_SgdStep/unet", optimizer_step<Sgd>, 0, 5 * bytes, {}, check_sgd});
+  workloads.push_back({"BM_AdamWStep/unet", optimizer_step<AdamW>, 0, 7 * bytes, {}, check_adamw});
+  workloads.push_back({"BM_WeightAverage/unet", weight_average, 0, 3 * bytes, {}, check_average});
   return bench::run_program(argc, argv, checks, std::move(workloads));
 }

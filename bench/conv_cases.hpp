@@ -27,8 +27,8 @@ struct ConvShape {
   // The least that any algorithm reads and writes: both maps and the weights.
   double bytes() const {
     const double read = double(inputs * extent[0] * extent[1] * extent[2]);
-    const double written = double(outputs * (transposed ? fine(0) * fine(1) * fine(2)
-                                                        : coarse(0) * coarse(1) * coarse(2)));
+    const double written = double(
+        outputs * (transposed ? fine(0) * fine(1) * fine(2) : coarse(0) * coarse(1) * coarse(2)));
     return 4 * (read + written + double(inputs * outputs * kernel * kernel * kernel));
   }
 };
@@ -67,7 +67,8 @@ inline std::vector<ConvCase> conv_cases() {
   };
   std::vector<ConvCase> cases;
   const auto add = [&](const ConvShape& s, ConvolutionMode mode) {
-    for (const Pass pass : {forward_pass, data_pass, weights_pass}) cases.push_back({s, pass, mode});
+    for (const Pass pass : {forward_pass, data_pass, weights_pass})
+      cases.push_back({s, pass, mode});
   };
   // Those with gates of their own, which the direct algorithm computes as well.
   const std::vector<ConvShape> gated = {
@@ -76,15 +77,14 @@ inline std::vector<ConvCase> conv_cases() {
       same("320->320@6", 320, 320, 6, 6, 6),       same("32->32@35x50x36", 32, 32, 35, 50, 36),
       same("64->64@20x28x20", 64, 64, 20, 28, 20), same("128->128@12", 128, 128, 12, 12, 12)};
   for (const ConvShape& s : gated) add(s, ConvolutionMode::automatic);
-  for (const ConvShape& s : {same("64->32@96", 64, 32, 96, 96, 96),
-                             ConvShape{"1->32@96", 1, 32, {96, 96, 96}, 3, 1, 1, false},
-                             ConvShape{"32->64@96s2", 32, 64, {96, 96, 96}, 3, 2, 1, false},
-                             ConvShape{"64->32@48Tk2s2", 64, 32, {48, 48, 48}, 2, 2, 0, true},
-                             ConvShape{"32->11@96k1", 32, 11, {96, 96, 96}, 1, 1, 0, false},
-                             same("16->16@64", 16, 16, 64, 64, 64),
-                             same("8->8@48", 8, 8, 48, 48, 48),
-                             same("48->16@64", 48, 16, 64, 64, 64),
-                             same("64->64@8", 64, 64, 8, 8, 8)})
+  for (const ConvShape& s :
+       {same("64->32@96", 64, 32, 96, 96, 96),
+        ConvShape{"1->32@96", 1, 32, {96, 96, 96}, 3, 1, 1, false},
+        ConvShape{"32->64@96s2", 32, 64, {96, 96, 96}, 3, 2, 1, false},
+        ConvShape{"64->32@48Tk2s2", 64, 32, {48, 48, 48}, 2, 2, 0, true},
+        ConvShape{"32->11@96k1", 32, 11, {96, 96, 96}, 1, 1, 0, false},
+        same("16->16@64", 16, 16, 64, 64, 64), same("8->8@48", 8, 8, 48, 48, 48),
+        same("48->16@64", 48, 16, 64, 64, 64), same("64->64@8", 64, 64, 8, 8, 8)})
     add(s, ConvolutionMode::automatic);
   cases.push_back({gated[3], forward_pass, ConvolutionMode::automatic, true});
   for (std::size_t k = 0; k < 3; ++k)
@@ -100,9 +100,7 @@ struct Pooled {
   T* allocate(std::size_t n) {
     return static_cast<T*>(segmed::Memory::current().allocate(n * sizeof(T)));
   }
-  void deallocate(T* p, std::size_t n) {
-    segmed::Memory::current().release(p, n * sizeof(T));
-  }
+  void deallocate(T* p, std::size_t n) { segmed::Memory::current().release(p, n * sizeof(T)); }
   friend bool operator==(const Pooled&, const Pooled&) { return true; }
 };
 using Numbers = std::vector<float, Pooled<float>>;

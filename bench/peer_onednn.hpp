@@ -2,12 +2,11 @@
 // The convolutions of the benchmarks in oneDNN, with its own layouts of weights.
 #pragma once
 #include <cstring>
+#include <dnnl.hpp>
 #include <string>
 #include <unordered_map>
 #include <utility>
 #include <vector>
-
-#include <dnnl.hpp>
 
 #include "conv_cases.hpp"
 #include "roofline.hpp"
