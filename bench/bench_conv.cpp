@@ -3,9 +3,8 @@
 // SEGMED_CONV and SEGMED_ISA force segmed's algorithm and instruction set, but for the rows that
 // name an algorithm. With several threads set OMP_WAIT_POLICY=passive: else oneDNN's spin on into
 // segmed's turn.
-//   bench_conv THREADS [ROUNDS [PART]]   beside oneDNN: the shapes or rows whose names contain
-//   PART;
-//                                        medians of the ratios of neighbours
+//   bench_conv THREADS [ROUNDS [PART]]   beside oneDNN: medians of the ratios of neighbours, of
+//                                        the shapes or rows whose names contain PART
 //   bench_conv --pairs                   reads lines "NAME THREADS", answers "MS PEER SHARE" to
 //                                        each: one turn of both
 //   bench_conv --peer                    the peer's name and version
@@ -170,7 +169,7 @@ class Pair {
   }
   /// A turn: seconds of a run of each.
   std::pair<double, double> turn() {
-    const int runs = std::max(1, int(4e9 / case_.shape.flops()));
+    const int runs = std::max(1, int(2e10 / case_.shape.flops()));
     const double theirs = peer_.seconds(runs);
     const double mine = seconds_of([&] {
       for (int i = 0; i < runs; ++i) ours_.run();
