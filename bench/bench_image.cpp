@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
-// What is computed on volumes in mm: distances to a mask, another spacing.
+// What is computed on volumes: distances to a mask in mm, the pieces of one, another spacing.
 #include "workload.hpp"
+#include <segmed/image/component.hpp>
 #include <segmed/image/distance.hpp>
 #include <segmed/image/resample.hpp>
 
@@ -32,6 +33,54 @@ Volume<float> scan(Index extent) {
   auto v = make_volume<float>({extent, extent, extent}, spaced(1, 1, 1));
   v.voxels = bench::normal_numbers(v.size());
   return v;
+}
+
+/// Three waves and some noise above a threshold: about a third of the voxels, large pieces with
+/// ragged borders. A peer has the same by
+///
+///   sin(0.19 x) + sin(0.23 y + 1) + sin(0.17 z + 2) + 0.8 hash / 2^32 > 1
+///   hash = (73856093 x ^ 19349663 y ^ 83492791 z) * 2654435761 in 32 bits without sign
+std::vector<std::uint8_t> ragged_mask(Index extent) {
+  std::vector<std::uint8_t> set;
+  for (Index z = 0; z < extent; ++z)
+    for (Index y = 0; y < extent; ++y)
+      for (Index x = 0; x < extent; ++x) {
+        const std::uint32_t hash = (std::uint32_t(x) * 73856093u ^ std::uint32_t(y) * 19349663u ^
+                                    std::uint32_t(z) * 83492791u) *
+                                   2654435761u;
+        const double waves = std::sin(0.19 * double(x)) + std::sin(0.23 * double(y) + 1) +
+                             std::sin(0.17 * double(z) + 2);
+        set.push_back(waves + 0.8 * double(hash) / 4294967296.0 > 1);
+      }
+  return set;
+}
+
+/// Voxels whose pieces are not those that neighbours agree on, when each takes the smallest number
+/// around it again and again.
+double components_error() {
+  const Index n = 24;
+  const auto mask = ragged_mask(n);
+  std::vector<Index> first(mask.size());
+  for (std::size_t v = 0; v < mask.size(); ++v) first[v] = Index(v);
+  for (bool changed = true; changed;) {
+    changed = false;
+    for (Index v = 0; v < n * n * n; ++v)
+      for (Index k = 0; k < 27 && mask[std::size_t(v)]; ++k) {
+        const Index at[3] = {v % n + k % 3 - 1, v / n % n + k / 3 % 3 - 1, v / n / n + k / 9 - 1};
+        if (*std::min_element(at, at + 3) < 0 || *std::max_element(at, at + 3) >= n) continue;
+        const auto other = std::size_t((at[2] * n + at[1]) * n + at[0]);
+        if (!mask[other] || first[other] >= first[std::size_t(v)]) continue;
+        first[std::size_t(v)] = first[other], changed = true;
+      }
+  }
+  const auto labels = label_components(mask, {n, n, n}).labels;
+  std::int32_t count = 0;
+  double wrong = 0;
+  for (std::size_t v = 0; v < mask.size(); ++v)
+    wrong += labels[v] != (mask[v] == 0           ? 0
+                           : first[v] == Index(v) ? ++count
+                                                  : labels[std::size_t(first[v])]);
+  return wrong;
 }
 
 double distance_error() {
@@ -78,12 +127,19 @@ double resample_error() {
   return bench::relative_error(made.voxels, truth);
 }
 std::vector<bench::Check> checks() {
-  return {{"distance_transform", distance_error(), 1e-6}, {"resample", resample_error(), 1e-6}};
+  return {{"distance_transform", distance_error(), 1e-6},
+          {"label_components", components_error(), 0},
+          {"resample", resample_error(), 1e-6}};
 }
 
 bench::Run distances(Index extent) {
   return [m = std::make_shared<Volume<std::uint8_t>>(mask(extent, extent / 10))] {
     return bench::seconds_of([&] { distance_transform(*m); });
+  };
+}
+bench::Run components(Index extent) {
+  return [extent, mask = ragged_mask(extent)] {
+    return bench::seconds_of([&] { label_components(mask, {extent, extent, extent}); });
   };
 }
 bench::Run resampled(Index extent) {
@@ -99,5 +155,6 @@ int main(int argc, char** argv) {
   return bench::run_program(
       argc, argv, checks,
       {{"BM_DistanceTransform/192", [] { return distances(192); }, 0, 5 * voxels},
+       {"BM_ConnectedComponents/192", [] { return components(192); }, 0, 5 * voxels},
        {"BM_ResampleCt/192", [] { return resampled(192); }, 0, 4 * voxels * (1 + 8.0 / 27)}});
 }
