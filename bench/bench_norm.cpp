@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 // Normalisation and LeakyReLU, written down by value(): alone they would only be noted on the map
 // and cost nothing here. How they are meant to be used is BM_ConvNormActConv: between two
-// convolutions, which read and sum what they need.
+// convolutions, which read and sum what they need. LayerNorm, of each voxel by itself, is always
+// written down.
 #include "workload.hpp"
 #include <segmed/autograd/group.hpp>
 #include <segmed/autograd/scalar.hpp>
@@ -128,10 +129,46 @@ void check(const char* what, M module, Index groups, std::vector<bench::Check>& 
   found.push_back({std::string(what) + "'s gradient",
                    bench::relative_error(s.x.gradient().host(), slope), 1e-5});
 }
+/// LayerNorm with gains and biases in double, forward and backward.
+void check_layer_norm(std::vector<bench::Check>& found) {
+  const Grid grid{2, 5, 6, 7, 24};
+  const auto width = std::size_t(grid.channels);
+  Case<LayerNorm<F>> s(LayerNorm<F>(24), grid);
+  const auto gain = bench::normal_numbers(24, 2), bias = bench::normal_numbers(24, 3);
+  s.module.gain.value().assign(gain), s.module.bias.value().assign(bias);
+  const F y = s.forward();
+  s.backward(y, s.incoming.clone());
+  const auto x = s.x.dense().value.host(), g = s.incoming.host();
+  std::vector<double> made(x.size()), slope(x.size()), weights(2 * width);
+  for (std::size_t row = 0; row < x.size(); row += width) {
+    double mean = 0, variance = 0, level = 0, tilt = 0;
+    for (std::size_t c = 0; c < width; ++c) mean += double(x[row + c]) / 24;
+    for (std::size_t c = 0; c < width; ++c)
+      variance += (double(x[row + c]) - mean) * (double(x[row + c]) - mean) / 24;
+    const double inverse = 1 / std::sqrt(variance + 1e-5);
+    const auto normal = [&](std::size_t c) { return (double(x[row + c]) - mean) * inverse; };
+    const auto up = [&](std::size_t c) { return double(g[row + c]) * double(gain[c]); };
+    for (std::size_t c = 0; c < width; ++c) {
+      made[row + c] = normal(c) * double(gain[c]) + double(bias[c]);
+      level += up(c) / 24, tilt += up(c) * normal(c) / 24;
+      weights[c] += double(g[row + c]) * normal(c), weights[width + c] += double(g[row + c]);
+    }
+    for (std::size_t c = 0; c < width; ++c)
+      slope[row + c] = inverse * (up(c) - level - normal(c) * tilt);
+  }
+  found.push_back({"LayerNorm", bench::relative_error(y.dense().value.host(), made), 1e-5});
+  found.push_back(
+      {"LayerNorm's gradient", bench::relative_error(s.x.gradient().host(), slope), 1e-5});
+  auto of_weights = s.module.gain.grad().host();
+  for (const float b : s.module.bias.grad().host()) of_weights.push_back(b);
+  found.push_back(
+      {"the gradient of LayerNorm's weights", bench::relative_error(of_weights, weights), 1e-5});
+}
 std::vector<bench::Check> checks() {
   std::vector<bench::Check> found;
   check("InstanceNorm + LeakyReLU", Layer<InstanceNorm<F>>{InstanceNorm<F>(16)}, 16, found);
   check("GroupNorm + LeakyReLU", Layer<GroupNorm<F>>{GroupNorm<F>(16)}, 8, found);
+  check_layer_norm(found);
   // Fused or written down, two convolutions with a normalisation between them are the same.
   Case<Chain> s(Chain(16), {1, 8, 9, 10, 16});
   const auto fused = s.forward().dense().value.host();
@@ -172,6 +209,9 @@ int main(int argc, char** argv) {
       add(
           "BM_GroupNorm8LRelu", [](Index n) { return Layer<GroupNorm<F>>{GroupNorm<F>(n)}; },
           false);
+    if (channels == 64)
+      add(
+          "BM_LayerNorm", [](Index n) { return LayerNorm<F>(n); }, false);
     add(
         "BM_ConvNormActConv", [](Index n) { return Chain(n); }, true);
   }

@@ -9,6 +9,7 @@
 #include <segmed/autograd/dynamic_convolution.hpp>
 #include <segmed/autograd/gradient_check.hpp>
 #include <segmed/autograd/group.hpp>
+#include <segmed/autograd/layer_norm.hpp>
 #include <segmed/autograd/leaky_convolution.hpp>
 #include <segmed/autograd/normalize.hpp>
 #include <segmed/autograd/perturb.hpp>
@@ -184,6 +185,12 @@ void each(const Visit& visit) {
   visit("batch norm", {cube}, {27 * 4 * 8, 8, 8}, [](const auto& in) {
     const auto y = conv(in.x[0], in.w[0], in.none, G::cubic(3));
     return leaky_relu(batch_norm(y, in.w[1], in.w[2]), leak);
+  });
+  visit("layer norm", {{2, 3, 5, 4, 19}}, {19, 19},
+        [](const auto& in) { return layer_norm(in.x[0], in.w[0], in.w[1]); });
+  visit("conv, layer norm, leak", {cube}, {27 * 4 * 8, 8, 8}, [](const auto& in) {
+    const auto y = conv(in.x[0], in.w[0], in.none, G::cubic(3));
+    return leaky_relu(layer_norm(y, in.w[1], in.w[2]), leak);
   });
   visit("prelu", {cube}, {4}, [](const auto& in) { return prelu(in.x[0], in.w[0]); });
   visit("residual", {cube}, {27 * 4 * 4, 4, 4}, [](const auto& in) {

@@ -3,6 +3,7 @@
 #pragma once
 #include "check.hpp"
 #include <segmed/autograd/convolution.hpp>
+#include <segmed/autograd/layer_norm.hpp>
 #include <segmed/autograd/normalize.hpp>
 #include <segmed/autograd/pool.hpp>
 #include <segmed/autograd/weighted.hpp>
@@ -84,6 +85,9 @@ void check_ops(double tolerance) {
             [=](auto& x, auto& w) { return leaky_relu(group_norm(x[0], groups, w[0], w[1]), 0); });
     compare("batch norm", {grid}, {c, c},
             [](auto& x, auto& w) { return leaky_relu(batch_norm(x[0], w[0], w[1]), 0.2); });
+    if (c > 1)  // of one channel nothing but its bias is left
+      compare("layer norm", {grid}, {c, c},
+              [](auto& x, auto& w) { return layer_norm(x[0], w[0], w[1], 1e-2); });
     compare("activation alone", {grid}, {}, [](auto& x, auto&) { return leaky_relu(x[0], 0.1); });
     compare("slope per channel", {grid}, {c, c, c},
             [](auto& x, auto& w) { return prelu(instance_norm(x[0], w[0], w[1]), w[2]); });

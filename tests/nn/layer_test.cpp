@@ -2,7 +2,7 @@
 #include <doctest/doctest.h>
 
 #include <segmed/backend/cpu.hpp>
-#include <segmed/nn/layer.hpp>
+#include <segmed/nn/block.hpp>
 
 using namespace segmed;
 
@@ -123,6 +123,28 @@ TEST_SUITE("nn/layer") {
     CHECK(GroupNorm<F3>(12).groups == 6);
     CHECK(GroupNorm<F3>(7).groups == 7);
     CHECK(GroupNorm<F3>(11).groups == 1);
+  }
+
+  TEST_CASE_FIXTURE(Forward, "LayerNorm gives each voxel mean 0 and variance 1, then its gain") {
+    const Grid grid{2, 3, 4, 5, 24};
+    LayerNorm<F3> norm(24);
+    CHECK(norm.epsilon == 1e-5);
+    const auto plain = host(norm(noise<F3>(grid)));
+    norm.gain.value().assign(std::vector<double>(24, 3.0));
+    norm.bias.value().assign(std::vector<double>(24, -2.0));
+    const auto scaled = host(norm(noise<F3>(grid)));
+    for (std::size_t row = 0; row < 120; ++row) {
+      double sum = 0, square = 0;
+      for (std::size_t c = 0; c < 24; ++c) {
+        const double y = plain[24 * row + c];
+        sum += y, square += y * y;
+        CHECK(scaled[24 * row + c] == doctest::Approx(3 * y - 2));
+      }
+      CHECK(std::abs(sum / 24) < 1e-12);
+      CHECK(square / 24 == doctest::Approx(1).epsilon(1e-3));
+    }
+    const ConvBlock<F2, LayerNorm<F2>, Gelu> block(3, 8);
+    CHECK(block(noise<F2>({1, 1, 6, 6, 3})).grid() == Grid{1, 1, 6, 6, 8});
   }
 
   TEST_CASE("BatchNorm follows the batches while training and uses what it learned afterwards") {

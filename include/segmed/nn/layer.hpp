@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 // The smallest modules: convolutions, normalisations, activations.
 #pragma once
+#include <segmed/autograd/layer_norm.hpp>
 #include <segmed/autograd/leaky_convolution.hpp>
 #include <segmed/autograd/module.hpp>
 #include <segmed/autograd/normalize.hpp>
@@ -128,6 +129,20 @@ struct BatchNorm {
     visit("bias", self.bias);
     visit("mean", self.mean);
     visit("variance", self.variance);
+  }
+};
+
+/// Over the channels of each voxel by itself, as transformers have it.
+template <FeatureMap F>
+struct LayerNorm {
+  typename F::P gain, bias;
+  double epsilon;
+  explicit LayerNorm(Index channels, double e = 1e-5)
+      : gain(channels, {.constant = 1}), bias(channels), epsilon(e) {}
+  F operator()(const F& x) const { return layer_norm(x, gain, bias, epsilon); }
+  static void members(auto& self, auto&& visit) {
+    visit("gain", self.gain);
+    visit("bias", self.bias);
   }
 };
 
