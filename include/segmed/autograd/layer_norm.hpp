@@ -25,27 +25,36 @@ struct SideBySide<double, 16> {
   typedef double type __attribute__((vector_size(128)));
 };
 
-/// What both passes of layer norm share. An item is `rows_each` voxels, and `lanes` channels of one
-/// are done side by side.
-template <class T, int lanes>
-struct LayerRows {
-  using W = Wide<T>;
-  static constexpr Index rows_each = lanes > 1 ? 128 : 1;
+/// Mean and deviation of one voxel's channels.
+template <class W>
+struct LayerMoments {
+  W mean, inverse;  // one over the deviation
+};
+/// What both passes of layer norm read.
+template <class T>
+struct LayerInput {
   const T* x;
-  const W *gain, *bias;
-  W epsilon;
+  const Wide<T>*gain, *bias;
+  Wide<T> epsilon;
   Index rows, channels;
+};
 
-  Index items() const { return (rows + rows_each - 1) / rows_each; }
-  SEGMED_HD Index first(Index item) const { return item * rows_each; }
-  SEGMED_HD Index last(Index item) const {
-    return first(item) + rows_each < rows ? first(item) + rows_each : rows;
-  }
+/// On the processor an item is `rows_each` voxels, and `lanes` channels of one are done side by
+/// side.
+template <class T>
+struct LayerRows : LayerInput<T> {
+  using W = Wide<T>;
+  static constexpr int lanes = 16;
+  static constexpr Index rows_each = 128;
+
+  Index items() const { return (this->rows + rows_each - 1) / rows_each; }
+  Index first(Index item) const { return item * rows_each; }
+  Index last(Index item) const { return std::min(this->rows, (item + 1) * rows_each); }
   template <int n>
   using Numbers = typename SideBySide<W, n>::type;
   // Vectors come and go by reference: how they are passed by value depends on a unit's flags.
   template <int n, class From>
-  SEGMED_HD static void read(const From* from, Numbers<n>& to) {
+  static void read(const From* from, Numbers<n>& to) {
     if constexpr (n == 1) {
       to = W(*from);
     } else if constexpr (std::same_as<From, W>) {
@@ -57,7 +66,7 @@ struct LayerRows {
     }
   }
   template <int n>
-  SEGMED_HD static void write(const Numbers<n>& from, T* to) {
+  static void write(const Numbers<n>& from, T* to) {
     if constexpr (n == 1) {
       *to = T(from);
     } else if constexpr (std::same_as<T, W>) {
@@ -67,31 +76,23 @@ struct LayerRows {
     }
   }
   /// The sum of a vector's numbers and one more.
-  SEGMED_HD static W total(const Numbers<lanes>& numbers, W more) {
-    if constexpr (lanes == 1) {
-      return numbers + more;
-    } else {
-      W part[lanes];
-      std::memcpy(part, &numbers, sizeof numbers);
-      for (int half = lanes / 2; half > 0; half /= 2)
-        for (int l = 0; l < half; ++l) part[l] += part[l + half];
-      return part[0] + more;
-    }
+  static W total(const Numbers<lanes>& numbers, W more) {
+    W part[lanes];
+    std::memcpy(part, &numbers, sizeof numbers);
+    for (int half = lanes / 2; half > 0; half /= 2)
+      for (int l = 0; l < half; ++l) part[l] += part[l + half];
+    return part[0] + more;
   }
 };
-/// Mean and deviation of one voxel's channels.
-template <class W>
-struct LayerMoments {
-  W mean, inverse;  // one over the deviation
-};
-template <class T, int lanes>
+template <class T>
 struct LayerNormKernel {
   using W = Wide<T>;
-  LayerRows<T, lanes> in;
+  static constexpr int lanes = LayerRows<T>::lanes;
+  LayerRows<T> in;
   T* y;
   LayerMoments<W>* kept;  // of each voxel, if set
 
-  SEGMED_HD void operator()(Index item) const {
+  void operator()(Index item) const {
     for (Index row = in.first(item); row < in.last(item); ++row) {
       T* const to = y + row * in.channels;
       const T* const x = in.x + row * in.channels;
@@ -104,11 +105,11 @@ struct LayerNormKernel {
   }
 
  private:
-  using Rows = LayerRows<T, lanes>;
+  using Rows = LayerRows<T>;
   template <int n>
   using Numbers = typename Rows::template Numbers<n>;
 
-  SEGMED_HD LayerMoments<W> moments(const T* x) const {
+  LayerMoments<W> moments(const T* x) const {
     Numbers<lanes> v, sums{}, squares{};
     W sum = 0, square = 0;  // of what fills no vector
     Index c = 0;
@@ -128,7 +129,7 @@ struct LayerNormKernel {
     return {mean, W(1) / std::sqrt(variance + in.epsilon)};
   }
   template <int n>
-  SEGMED_HD void write(const LayerMoments<W>& of, const T* x, Index c, T* to) const {
+  void write(const LayerMoments<W>& of, const T* x, Index c, T* to) const {
     Numbers<n> v, gain, bias;
     Rows::template read<n>(x, v);
     Rows::template read<n>(in.gain + c, gain);
@@ -137,16 +138,17 @@ struct LayerNormKernel {
     Rows::template write<n>(made, to);
   }
 };
-template <class T, int lanes>
+template <class T>
 struct LayerNormPull {
   using W = Wide<T>;
-  LayerRows<T, lanes> in;
+  static constexpr int lanes = LayerRows<T>::lanes;
+  LayerRows<T> in;
   const LayerMoments<W>* kept;
   const T* g;
   Additions<T> gx;
   W* sums;  // set: (items, gain and bias, channels), the weights' gradients
 
-  SEGMED_HD void operator()(Index item) const {
+  void operator()(Index item) const {
     W* const own = sums ? sums + 2 * item * in.channels : nullptr;
     for (Index k = 0; own && k < 2 * in.channels; ++k) own[k] = 0;
     for (Index row = in.first(item); row < in.last(item); ++row) {
@@ -158,7 +160,7 @@ struct LayerNormPull {
   }
 
  private:
-  using Rows = LayerRows<T, lanes>;
+  using Rows = LayerRows<T>;
   template <int n>
   using Numbers = typename Rows::template Numbers<n>;
   struct Row {
@@ -166,7 +168,7 @@ struct LayerNormPull {
     LayerMoments<W> of;
     W level, tilt;  // the means of upstream * gain, and of that times the normal number
   };
-  SEGMED_HD Row read(Index row) const {
+  Row read(Index row) const {
     const Index channels = in.channels;
     Row r{in.x + row * channels, g + row * channels, kept[row], 0, 0};
     if (!gx.to) return r;
@@ -188,7 +190,7 @@ struct LayerNormPull {
     return r;
   }
   template <int n>
-  SEGMED_HD void carry(const Row& r, Index c, Index row, W* own) const {
+  void carry(const Row& r, Index c, Index row, W* own) const {
     Numbers<n> normal, up, gain, before;
     Rows::template read<n>(r.x + c, normal);
     Rows::template read<n>(r.up + c, up);
@@ -209,11 +211,11 @@ struct LayerNormPull {
     }
   }
   template <int n>
-  SEGMED_HD static void add(W* to, const Numbers<n>& change) {
+  static void add(W* to, const Numbers<n>& change) {
     Numbers<n> before;
-    LayerRows<W, n>::template read<n>(to, before);
+    LayerRows<W>::template read<n>(to, before);
     before += change;
-    LayerRows<W, n>::template write<n>(before, to);
+    LayerRows<W>::template write<n>(before, to);
   }
 };
 template <class W>
@@ -221,7 +223,7 @@ struct AddLayerWeights {  // one item per channel
   const W* sums;
   Index items, channels;
   W *gain_grad, *bias_grad;
-  SEGMED_HD void operator()(Index c) const {
+  void operator()(Index c) const {
     double to_gain = 0, to_bias = 0;
     for (Index i = 0; i < items; ++i) {
       to_gain += double(sums[2 * i * channels + c]);
@@ -231,7 +233,47 @@ struct AddLayerWeights {  // one item per channel
   }
 };
 
-/// The same sums where threads are many and small: a segment is a channel, an item a voxel.
+/// The same where threads are many and small: one item per voxel.
+template <class T>
+struct LayerNormVoxel {
+  using W = Wide<T>;
+  LayerInput<T> in;
+  T* y;
+  LayerMoments<W>* kept;
+  SEGMED_HD void operator()(Index row) const {
+    const Index begin = row * in.channels, end = begin + in.channels;
+    W mean = 0, variance = 0;
+    for (Index i = begin; i < end; ++i) mean += W(in.x[i]);
+    mean /= W(in.channels);
+    for (Index i = begin; i < end; ++i) variance += (W(in.x[i]) - mean) * (W(in.x[i]) - mean);
+    const W inverse = W(1) / std::sqrt(variance / W(in.channels) + in.epsilon);
+    for (Index i = begin; i < end; ++i)
+      y[i] = T((W(in.x[i]) - mean) * inverse * in.gain[i - begin] + in.bias[i - begin]);
+    if (kept) kept[row] = {mean, inverse};
+  }
+};
+template <class T>
+struct LayerNormVoxelPull {
+  using W = Wide<T>;
+  LayerInput<T> in;
+  const LayerMoments<W>* kept;
+  const T* g;
+  Additions<T> gx;
+  SEGMED_HD void operator()(Index row) const {
+    const Index begin = row * in.channels, end = begin + in.channels;
+    const LayerMoments<W> of = kept[row];
+    W level = 0, tilt = 0;
+    for (Index i = begin; i < end; ++i) {
+      const W up = W(g[i]) * in.gain[i - begin];
+      level += up, tilt += up * (W(in.x[i]) - of.mean) * of.inverse;
+    }
+    level /= W(in.channels), tilt /= W(in.channels);
+    for (Index i = begin; i < end; ++i)
+      gx.add(i, of.inverse * (W(g[i]) * in.gain[i - begin] - level -
+                              tilt * (W(in.x[i]) - of.mean) * of.inverse));
+  }
+};
+/// The gradients of gain and bias: a segment is a channel, an item a voxel.
 template <class T>
 struct LayerWeightSums {
   const T *x, *g;
@@ -265,7 +307,7 @@ F layer_norm(const F& input, const typename F::P& gain, const typename F::P& bia
   using T = typename F::value_type;
   using W = typename F::Wide;
   using D = typename F::device;
-  constexpr int lanes = std::same_as<D, Cpu> ? 16 : 1;
+  constexpr bool by_rows = std::same_as<D, Cpu>;
   const F x = value(input);
   const Grid grid = x.grid();
   const Index channels = grid.channels;
@@ -275,36 +317,37 @@ F layer_norm(const F& input, const typename F::P& gain, const typename F::P& bia
   const bool weights = gain.trained();
   F y(grid, x.tracked() || weights);
   Storage<LayerMoments<W>, D> kept(y.tracked() ? grid.rows() : 0, Uninitialized{});
-  const LayerRows<T, lanes> in{x.data(),   gain.value().read(), bias.value().read(),
-                               W(epsilon), grid.rows(),         channels};
-  const LayerNormKernel<T, lanes> forward{in, y.mutable_data(),
-                                          y.tracked() ? kept.write() : nullptr};
-  if constexpr (lanes > 1)
-    D::launch_blocks(in.items(), InSet{forward});
-  else
-    D::launch(in.items(), forward);
-  record_dense(
-      y, weights ? Uses{gain.state(), bias.state()} : Uses{},
-      [x, in, kept, weights, gain = gain.state(), bias = bias.state()](const T* g) {
-        LayerNormPull<T, lanes> pull{in, kept.read(), g, {}, nullptr};
-        pull.in.gain = gain->value.read();
-        if (x.tracked()) pull.gx = x.gradient_additions();
-        const Index count = in.channels;
-        if constexpr (lanes > 1) {
-          Storage<W, D> sums(weights ? 2 * in.items() * count : 0, Uninitialized{});
-          if (weights) pull.sums = sums.write();
-          D::launch_blocks(in.items(), InSet{pull});
-          if (weights)
-            D::launch_blocks(count, AddLayerWeights<W>{sums.read(), in.items(), count,
-                                                       gain->grad.write(), bias->grad.write()});
-        } else {
-          if (x.tracked()) D::launch(in.items(), pull);
-          if (!weights) return;
-          const auto sums =
-              reduce<D>(count, in.rows, 2, LayerWeightSums<T>{in.x, g, kept.read(), count});
-          D::launch(count, AddLayerSums<W>{sums.read(), gain->grad.write(), bias->grad.write()});
-        }
-      });
+  const LayerInput<T> in{x.data(),   gain.value().read(), bias.value().read(),
+                         W(epsilon), grid.rows(),         channels};
+  LayerMoments<W>* const moments = y.tracked() ? kept.write() : nullptr;
+  if constexpr (by_rows) {
+    const LayerRows<T> rows{in};
+    D::launch_blocks(rows.items(), InSet{LayerNormKernel<T>{rows, y.mutable_data(), moments}});
+  } else {
+    D::launch(in.rows, LayerNormVoxel<T>{in, y.mutable_data(), moments});
+  }
+  const auto pull = [x, in, kept, weights, gain = gain.state(), bias = bias.state()](const T* g) {
+    LayerInput<T> now = in;
+    now.gain = gain->value.read();
+    const Additions<T> gx = x.tracked() ? x.gradient_additions() : Additions<T>{};
+    const Index count = in.channels;
+    if constexpr (by_rows) {
+      const LayerRows<T> rows{now};
+      Storage<W, D> sums(weights ? 2 * rows.items() * count : 0, Uninitialized{});
+      W* const to = weights ? sums.write() : nullptr;
+      D::launch_blocks(rows.items(), InSet{LayerNormPull<T>{rows, kept.read(), g, gx, to}});
+      if (weights)
+        D::launch_blocks(count, AddLayerWeights<W>{sums.read(), rows.items(), count,
+                                                   gain->grad.write(), bias->grad.write()});
+    } else {
+      if (gx.to) D::launch(in.rows, LayerNormVoxelPull<T>{now, kept.read(), g, gx});
+      if (!weights) return;
+      const auto sums =
+          reduce<D>(count, in.rows, 2, LayerWeightSums<T>{in.x, g, kept.read(), count});
+      D::launch(count, AddLayerSums<W>{sums.read(), gain->grad.write(), bias->grad.write()});
+    }
+  };
+  record_dense(y, weights ? Uses{gain.state(), bias.state()} : Uses{}, pull);
   return y;
 }
 
