@@ -322,7 +322,7 @@ F layer_norm(const F& input, const typename F::P& gain, const typename F::P& bia
   LayerMoments<W>* const moments = y.tracked() ? kept.write() : nullptr;
   if constexpr (by_rows) {
     const LayerRows<T> rows{in};
-    D::launch_blocks(rows.items(), InSet{LayerNormKernel<T>{rows, y.mutable_data(), moments}});
+    D::launch_blocks(rows.items(), LayerNormKernel<T>{rows, y.mutable_data(), moments});
   } else {
     D::launch(in.rows, LayerNormVoxel<T>{in, y.mutable_data(), moments});
   }
@@ -335,7 +335,7 @@ F layer_norm(const F& input, const typename F::P& gain, const typename F::P& bia
       const LayerRows<T> rows{now};
       Storage<W, D> sums(weights ? 2 * rows.items() * count : 0, Uninitialized{});
       W* const to = weights ? sums.write() : nullptr;
-      D::launch_blocks(rows.items(), InSet{LayerNormPull<T>{rows, kept.read(), g, gx, to}});
+      D::launch_blocks(rows.items(), LayerNormPull<T>{rows, kept.read(), g, gx, to});
       if (weights)
         D::launch_blocks(count, AddLayerWeights<W>{sums.read(), rows.items(), count,
                                                    gain->grad.write(), bias->grad.write()});
