@@ -80,6 +80,29 @@ TEST_CASE("pooling many lines of many channels picks the largest of each window"
   CHECK(different == 0);
 }
 
+TEST_CASE("what an op wrote down for itself and needs no more is given back before backward") {
+  const Grid grid{1, 16, 16, 16, 64};
+  const auto keeps = [&](auto op) {  // shares of the map
+    const Single3 x = random_map<Single3>(grid, 5, true);
+    const std::size_t before = Memory::current().used();
+    const Single3 y = op(leaky_relu(x, 0.2));
+    const auto kept = double(Memory::current().used() - before) / double(4 * grid.size());
+    backward(mean(y));
+    CHECK(x.gradient().size() == grid.size());
+    return kept;
+  };
+  const Extent3 twice{2, 2, 2};
+  CHECK(keeps([&](const Single3& x) { return max_pool(x, twice, twice); }) < 0.2);
+  CHECK(keeps([&](const Single3& x) { return stretch(x, twice, Interpolation::linear); }) < 0.1);
+  CHECK(keeps([](const Single3& x) { return spatial_mean(x); }) < 0.1);
+  CHECK(keeps([](const Single3& x) { return flip(x, 1); }) < 1.1);
+  CHECK(keeps([](const Single3& x) { return channel_range(x, 3, 4); }) < 0.1);
+  CHECK(keeps([](const Single3& x) { return softmax(x); }) < 1.1);
+  CHECK(keeps([](const Single3& x) { return scaled(x, 2); }) < 1.1);
+  CHECK(keeps([](const Single3& x) { return dropout(x, 0.5f); }) < 1.1);
+  CHECK(keeps([](const Single3& x) { return map(math::Tanh{}, x); }) > 1.9);  // its pull reads x
+}
+
 TEST_CASE("the spatial mean is the mean, its gradient a share of each voxel") {
   const Op<Map3> pooled = [](const auto& x, const auto&) { return spatial_mean(x[0]); };
   const Op<Single3> single = [](const auto& x, const auto&) { return spatial_mean(x[0]); };

@@ -318,6 +318,11 @@ template <FeatureMap F>
 F value(const F& x) {
   return x.plain() ? x : applied<F>(x, nullptr);
 }
+/// Gives back at once what value(input) wrote down for an op, `read`, whose pull reads none of it.
+template <FeatureMap F>
+void forget(const F& input, const F& read) {
+  if (!input.plain()) read.dense().value = {};
+}
 /// Where work has just been attached to a map: nothing happens, unless this thread materialises
 /// everything.
 template <FeatureMap F>

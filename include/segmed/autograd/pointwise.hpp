@@ -6,6 +6,11 @@
 
 namespace segmed {
 
+/// Whether f.slope(x, i) is the same for all x, as `Math::straight` says.
+template <class Math>
+inline constexpr bool is_straight = requires {
+  requires Math::straight;
+};
 template <class T, class Math>
 struct MapKernel {
   Math f;
@@ -29,9 +34,10 @@ struct MapPull {
     const Index first = row * channels + c;
     Wide<T> slope[n];
     for (int k = 0; k < n; ++k)
-      slope[k] = f.slope(Wide<T>(x[first + k]), first + k) * Wide<T>(g[first + k]);
+      slope[k] = f.slope(read(first + k), first + k) * Wide<T>(g[first + k]);
     gx.add(first, slope);
   }
+  SEGMED_HD Wide<T> read(Index i) const { return is_straight<Math> ? Wide<T>(0) : Wide<T>(x[i]); }
 };
 
 /// y = f(x): f(x, i) is the value of element i, f.slope(x, i) its derivative.
@@ -44,6 +50,7 @@ F map(Math f, const F& input) {
   F y(grid, x.tracked());
   D::launch_rows(grid.rows(), grid.channels,
                  MapKernel<T, Math>{f, x.data(), grid.channels, y.mutable_data()});
+  if constexpr (is_straight<Math>) forget(input, x);
   record_dense(y, {}, [=](const T* g) {
     D::launch_rows(grid.rows(), grid.channels,
                    MapPull<T, Math>{f, x.data(), g, grid.channels, x.gradient_additions()});
@@ -98,6 +105,7 @@ F zip(Math f, const F& first, const F& second) {
 namespace math {
 
 struct Scale {
+  static constexpr bool straight = true;
   double factor, offset = 0;
   template <class W>
   SEGMED_HD W operator()(W x, Index) const {
@@ -221,6 +229,7 @@ struct Divide {
 };
 /// Keeps an element with probability 1 - rate. The pull draws the mask again; it is stored nowhere.
 struct Drop {
+  static constexpr bool straight = true;
   Philox random;
   float rate;
   template <class W>
@@ -233,6 +242,7 @@ struct Drop {
   }
 };
 struct Noise {
+  static constexpr bool straight = true;
   Philox random;
   float deviation;
   template <class W>
@@ -246,6 +256,7 @@ struct Noise {
 };
 /// Noise that is never stronger than `limit`.
 struct LimitedNoise {
+  static constexpr bool straight = true;
   Philox random;
   float deviation, limit;
   template <class W>
@@ -379,6 +390,7 @@ F softmax(const F& logits) {
   const Grid grid = x.grid();
   F y(grid, x.tracked());
   D::launch(grid.rows(), SoftmaxKernel<T>{x.data(), y.mutable_data(), grid.channels});
+  forget(logits, x);
   record_dense(y, {}, [x, grid, out = y.dense().value](const T* g) {
     D::launch(grid.rows(), SoftmaxPull<T>{out.read(), g, grid.channels, x.gradient_additions()});
   });

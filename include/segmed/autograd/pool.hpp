@@ -191,6 +191,7 @@ F max_pool(const F& input, const std::array<Index, F::dim>& kernel,
   } else {
     D::launch_rows(w.coarse.rows(), w.coarse.channels, pool);
   }
+  forget(input, x);
   record_dense(y, {}, [=](const T* g) {
     const Additions<T> gx = x.gradient_additions();
     if (SideBySidePull<T>::fits(w))
@@ -250,6 +251,7 @@ F spatial_mean(const F& input) {
     sums = reduce<D>(grid.cases, voxels, channels, SpatialSum<T>{x.data(), voxels, channels});
   }
   D::launch(grid.pairs(), SpatialMean<T>{sums.read(), step, double(voxels), y.mutable_data()});
+  forget(input, x);
   record_dense(y, {}, [=](const T* g) {
     D::launch_rows(grid.rows(), channels,
                    SpatialMeanPull<T>{g, voxels, channels, x.gradient_to_add()});

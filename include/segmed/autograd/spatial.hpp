@@ -57,6 +57,7 @@ F rearranged(const F& input, Rearrange r, double fill = 0) {
   F y(r.out, x.tracked());
   D::launch_rows(r.out.rows(), r.out.channels,
                  RearrangeKernel<T>{r, x.data(), T(typename F::Wide(fill)), y.mutable_data()});
+  forget(input, x);
   record_dense(y, {}, [=](const T* g) {
     D::launch_rows(r.out.rows(), r.out.channels, RearrangePull<T>{r, g, x.gradient_to_add()});
   });
@@ -144,6 +145,7 @@ F channel_range(const F& input, Index first, Index count) {
   F y(grid.with_channels(count), x.tracked());
   D::launch_rows(grid.rows(), count,
                  ChannelRangeKernel<T>{x.data(), first, grid.channels, count, y.mutable_data()});
+  forget(input, x);
   record_dense(y, {}, [=](const T* g) {
     D::launch_rows(grid.rows(), count,
                    ChannelRangePull<T>{g, first, grid.channels, count, x.gradient_to_add()});

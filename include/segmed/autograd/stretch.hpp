@@ -245,6 +245,7 @@ F stretch(const F& input, const std::array<Index, F::dim>& extent, Interpolation
     D::launch_rows(out.rows(), out.channels,
                    StretchKernel<T, D>{in, out, linear, z.view(), y.view(), x.view(), source.data(),
                                        result.mutable_data()});
+  forget(input, source);
   record_dense(result, {}, [=](const T* g) {
     const Additions<T> gx = source.gradient_additions();
     if constexpr (std::same_as<D, Cpu>)
