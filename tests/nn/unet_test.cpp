@@ -281,6 +281,19 @@ TEST_SUITE("nn/unet") {
     compare(std::type_identity<UNet<ResidualParts<F>>>{});
   }
 
+  TEST_CASE_FIXTURE(Forward, "where nothing is recorded, no map outlives its last reader") {
+    using F = Features<3, float, Cpu>;
+    const UNet<UNetParts<F>> net({.widths = {16, 32}});
+    const Grid grid{1, 48, 48, 48, 1};
+    const F x = noise<F>(grid);
+    const std::size_t before = Memory::current().used();
+    Memory::current().forget_peak();
+    host(net(x));
+    // At most both halves of the concatenation and what its first convolution makes of them.
+    const double map = 4.0 * 16 * double(grid.voxels());
+    CHECK(double(Memory::current().peak() - before) < 3.6 * map);
+  }
+
   TEST_CASE_FIXTURE(Forward, "options that do not fit are refused") {
     auto options = tiny<Plain3>();
     options.strides = {{2, 2, 2}};

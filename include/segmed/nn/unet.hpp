@@ -47,9 +47,10 @@ struct UNetOptions {
   }
 };
 
+/// Where nothing is recorded, a stage lets go of its input as soon as it has been read.
 template <class Stage, FeatureMap F>
-F run_stage(const Stage& stage, const F& x, bool again) {
-  return again ? recompute(stage, x) : stage(x);
+F run_stage(const Stage& stage, F x, bool again) {
+  return again ? recompute(stage, x) : stage(std::move(x));
 }
 
 /// From an image to features at every resolution, the finest first.
