@@ -21,7 +21,7 @@ class WeightForms {
  public:
   /// Of all weights of this process, so that a network's memory hardly grows: what finds no room is
   /// made for each call, with the same bits.
-  static constexpr Index most_bytes = Index(64) << 20;
+  static constexpr Index most_bytes = Index(32) << 20;
   static Index bytes_held() { return held(); }
 
   /// A form while it is in use, or none.
