@@ -3,8 +3,8 @@
 //
 // A row of the gradient is a (tap, fine channel); the sum runs over the coarse voxels of small
 // tiles whose two sides are packed. Sums of about a thousand voxels are kept in T, then added in
-// double. The gradient is cut in blocks of fine channels and outputs of a group; of as many blocks
-// at once as there is room for, partial sums are made side by side.
+// double, where there are more. The gradient is cut in blocks of fine channels and outputs of a
+// group; of as many blocks at once as there is room for, partial sums are made side by side.
 #include <segmed/backend/kernels/convolve.hpp>
 
 namespace segmed::SEGMED_SET {
@@ -17,8 +17,9 @@ struct Weighing {
   const ChannelBlocks<T>& blocks;
   const Feed<T>&fine, &coarse;
   Index slice, chunk, partials;  // fine channels and outputs' blocks of a block; merged at the end
-  double* sums = nullptr;        // (partial, block, tap, fine channel, padded outputs)
-  Index first = 0, last = 0;     // blocks at once
+  T* weight_grad;
+  double* sums = nullptr;     // (partial, block, tap, fine channel, padded outputs)
+  Index first = 0, last = 0;  // blocks at once
 
   struct Block {
     Index g, c0, count, first_output, last_output;  // outputs in their blocks
@@ -46,12 +47,20 @@ struct Weighing {
   double* sums_of(Index partial, Index i) const {
     return sums + partial * numbers(first, last) + numbers(first, i);
   }
+  // Whether no sum has a second part.
+  bool has_one_sum() const {
+    return partials == 1 && plan.target.cases * plan.target.voxels() <= flush_after;
+  }
   Index tasks() const { return partials * (last - first); }
   void operator()(Index begin, Index end) const {
     for (Index i = begin; i < end; ++i) {
       const Index p = i / (last - first), b = first + i % (last - first);
-      run(p, block(b), sums_of(p, b));
+      run(p, block(b), has_one_sum() ? nullptr : sums_of(p, b));
     }
+  }
+  // The gradient of a tap's weights from a fine channel of group g to outputs from `output` on.
+  T* gradient(Index g, Index tap, Index c, Index output) const {
+    return weight_grad + (tap * plan.inside + c) * plan.target.channels + g * plan.outside + output;
   }
 
  private:
@@ -111,7 +120,10 @@ struct Weighing {
       voxels += tile.box().voxels();
       if (voxels < flush_after && i < last_tile) continue;
       for (Index b = first_block; b < last_block; ++b)
-        flush(sum + (b - first_block) * room * width, b, part, first_flush, total);
+        if (const T* const own = sum + (b - first_block) * room * width; total)
+          flush(own, b, part, first_flush, total);
+        else
+          add_to_gradient(own, b, part);
       voxels = 0, first_flush = false;
     }
   }
@@ -160,12 +172,21 @@ struct Weighing {
           store(to + o, begins ? widened(sum + o) : load(to + o) + widened(sum + o));
     }
   }
+  void add_to_gradient(const T* sum, Index b, const Block& part) const {
+    const Index live = blocks.live(b), step = blocks.width(b);
+    for (const Tap& tap : plan.taps)
+      for (Index c = 0; c < part.count; ++c, sum += step) {
+        T* const to = gradient(part.g, tap.weight, part.c0 + c, blocks.first(b));
+        Index o = 0;
+        for (; o + lanes<T> <= live; o += lanes<T>) store(to + o, load(to + o) + load(sum + o));
+        for (; o < live; ++o) to[o] += sum[o];
+      }
+  }
 };
 
 template <class T>
 struct MergeWeights {
   const Weighing<T>& from;
-  T* weight_grad;
   Index tasks() const { return (from.last - from.first) * Index(from.plan.taps.size()); }
   void operator()(Index begin, Index end) const {
     const Index taps = Index(from.plan.taps.size()), all = from.numbers(from.first, from.last);
@@ -175,13 +196,14 @@ struct MergeWeights {
       const Index width = from.width(block), first = from.blocks.first(block.first_output);
       const Index live = std::min(width, from.plan.outside - first);
       const double* sum = from.sums_of(0, b) + tap * block.count * width;
-      T* to = weight_grad + (tap * from.plan.inside + block.c0) * from.plan.target.channels +
-              block.g * from.plan.outside + first;
+      T* to = from.gradient(block.g, tap, block.c0, first);
       for (Index c = 0; c < block.count; ++c, sum += width, to += from.plan.target.channels)
-        for (Index o = 0; o < live; ++o) {
-          double total = sum[o];
-          for (Index p = 1; p < from.partials; ++p) total += sum[p * all + o];
-          to[o] += T(total);
+        for (Index o = 0; o < live; o += lanes<double>) {
+          Vector<double> total = load(sum + o);
+          for (Index p = 1; p < from.partials; ++p) total += load(sum + p * all + o);
+          double put[lanes<double>];
+          store(put, total);
+          for (Index k = 0; k < std::min(lanes<double>, live - o); ++k) to[o + k] += T(put[k]);
         }
     }
   }
@@ -208,7 +230,11 @@ void weigh_plainly(const Window& w, const Feed<T>& fine, const Feed<T>& coarse, 
   while (tasks() < 8 && 2 * partials <= std::min(tiles, most)) partials *= 2;
   while (slice > 1 && taps * slice * chunk * 2 * lanes < T >> room) slice /= 2;
 
-  Weighing<T> weighing{plan, blocks, fine, coarse, slice, chunk, partials};
+  Weighing<T> weighing{plan, blocks, fine, coarse, slice, chunk, partials, weight_grad};
+  if (weighing.has_one_sum()) {
+    weighing.last = weighing.count();
+    return parallel_for(weighing.tasks(), 1, weighing);
+  }
   Scratch<double> sums;
   while (weighing.last < weighing.count()) {
     weighing.first = weighing.last++;
@@ -220,7 +246,7 @@ void weigh_plainly(const Window& w, const Feed<T>& fine, const Feed<T>& coarse, 
     }
     weighing.sums = sums.grow(partials * all);
     parallel_for(weighing.tasks(), 1, weighing);
-    const MergeWeights<T> merge{weighing, weight_grad};
+    const MergeWeights<T> merge{weighing};
     parallel_for(merge.tasks(), 1, merge);
   }
 }
