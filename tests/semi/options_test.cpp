@@ -117,6 +117,19 @@ TEST_SUITE("semi/options") {
     CHECK_THROWS_AS(set_options(teacher, {{"keep", 0.5}, {"weight", -1}}), ConfigError);
     CHECK(teacher.keep == 0.99f);
   }
+  TEST_CASE("a range may depend on another option, as it is set beside it") {
+    const Net net = small_net();
+    const CrossConsistency<Net> policy(net);
+    refuses(policy, "low", 0.95, "0 to 0.9");
+    refuses(policy, "high", 0.5, "0.7 to 1");
+    CrossConsistency<Net> both(net);
+    set_options(both, {{"low", 0.2}, {"high", 0.4}});
+    CHECK(both.low == 0.2f);
+    CHECK(both.high == 0.4f);
+    CHECK_THROWS_AS(set_options(both, {{"low", 0.9}, {"high", 0.8}}), ConfigError);
+    CHECK(both.low == 0.2f);
+    CHECK(both.high == 0.4f);
+  }
   TEST_CASE("the ends of a range belong to it unless it says otherwise") {
     const Net net = small_net();
     takes(MeanTeacher<Net>{{net}}, "keep", 0);

@@ -48,8 +48,8 @@ struct CrossConsistency {
     visit("weight", self.weight, at_least(0));
     visit("noise", self.noise, at_least(0));
     visit("dropout", self.dropout, half_open(0, 1));
-    visit("low", self.low, between(0, 1));
-    visit("high", self.high, between(0, 1));
+    visit("low", self.low, between(0, self.high));
+    visit("high", self.high, between(self.low, 1));
   }
   static void members(auto& self, auto&& visit) {
     visit("noisy", self.noisy);

@@ -87,28 +87,39 @@ void set_options(P& policy, const PolicyOptions& chosen,
                          names.empty() ? "" : "; give one of ", names);
     require<ConfigError>(std::isfinite(value), who, "option ", name, " is not a number");
   }
-  each_option(policy, [&](const std::string& name, const auto& option, const OptionRange& range) {
+  const auto check = [&](bool ok, const std::string& name, double value, const auto& what) {
+    require<ConfigError>(ok, who, "option ", name, " is ", value, "; give ", what);
+  };
+  each_option(policy, [&](const std::string& name, const auto& option, const OptionRange&) {
     using T = std::remove_cvref_t<decltype(option)>;
     const auto at = chosen.find(name);
     if (at == chosen.end()) return;
     const double value = at->second;
-    const auto check = [&](bool ok, const auto& what) {
-      require<ConfigError>(ok, who, "option ", name, " is ", value, "; give ", what);
-    };
-    if constexpr (std::same_as<T, bool>) {
-      check(value == 0 || value == 1, "0 for no or 1 for yes");
-    } else {
-      if constexpr (std::integral<T>)
-        check(value == std::floor(value) && std::abs(value) < 1e9, "a whole number");
-      else
-        check(std::abs(value) <= double(std::numeric_limits<T>::max()), "a smaller number");
-      check(range.holds(double(T(value))), range);  // as the policy keeps it
-    }
+    if constexpr (std::same_as<T, bool>)
+      check(value == 0 || value == 1, name, value, "0 for no or 1 for yes");
+    else if constexpr (std::integral<T>)
+      check(value == std::floor(value) && std::abs(value) < 1e9, name, value, "a whole number");
+    else
+      check(std::abs(value) <= double(std::numeric_limits<T>::max()), name, value,
+            "a smaller number");
   });
-  each_option(policy, [&](const std::string& name, auto& option, const OptionRange&) {
-    if (const auto at = chosen.find(name); at != chosen.end())
-      option = std::remove_cvref_t<decltype(option)>(at->second);
-  });
+  const auto set = [&](const PolicyOptions& values) {
+    each_option(policy, [&](const std::string& name, auto& option, const OptionRange&) {
+      if (const auto at = values.find(name); at != values.end())
+        option = std::remove_cvref_t<decltype(option)>(at->second);
+    });
+  };
+  // Ranges are those of the policy as it would be: one option's may depend on another.
+  set(chosen);
+  try {
+    each_option(policy, [&](const std::string& name, const auto& option, const OptionRange& range) {
+      if (chosen.count(name) > 0 && !std::same_as<std::remove_cvref_t<decltype(option)>, bool>)
+        check(range.holds(double(option)), name, chosen.at(name), range);
+    });
+  } catch (...) {
+    set(known);
+    throw;
+  }
 }
 
 }  // namespace segmed
