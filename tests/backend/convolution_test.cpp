@@ -258,6 +258,25 @@ TEST_SUITE("backend/convolution") {
       check_all(p);
     }
   }
+  TEST_CASE_TEMPLATE("one tap between whole vectors of channels and few", T, float, double) {
+    std::uint64_t seed = 300;
+    for (const Window& w : {
+             window({2, 5, 7, 31, 32}, 11, 1, 1, 0),  // more than a task, and part of a piece
+             window({1, 9, 5, 13, 16}, 2, 1, 1, 0),
+             window({2, 3, 5, 7, 48}, 14, 1, 1, 0),
+             window({1, 4, 5, 6, 64}, 4, 1, 1, 0),
+             window({1, 6, 5, 9, 32}, 5, 1, 1, 0),
+             window({3, 1, 1, 3, 32}, 1, 1, 1, 0),  // fewer voxels than are made at once
+             window({1, 5, 5, 5, 32}, 16, 1, 1, 0),
+             window({2, 1, 13, 11, 8}, 7, 1, 1, 0),  // vectors of one set and not of another
+             window({1, 7, 5, 9, 3}, 32, 1, 1, 0),   // the other way
+             window({2, 4, 9, 35, 12}, 16, 1, 1, 0),
+         }) {
+      Problem<T> p;
+      p.w = w, p.seed = seed++;
+      check_all(p);
+    }
+  }
   TEST_CASE_TEMPLATE("kernels of a channel each agree with the plain ones", T, float, double) {
     std::uint64_t seed = 200;
     for (const Window& w : {
@@ -517,6 +536,36 @@ TEST_SUITE("backend/convolution") {
       CHECK(wrong == 0);
     }
     CHECK(distance(moments, exact) < 1e-6);
+  }
+  TEST_CASE("rows that share lines of the cache are written past it") {
+    // The second case begins within a line.
+    const Grid fine{2, 61, 63, 67, 16}, coarse = fine.with_channels(11);
+    Window w;
+    w.fine = fine, w.coarse = coarse;
+    Problem<float> p;
+    const std::vector<float> x = p.random(fine.size(), 1), weight = p.random(w.weights(), 2),
+                             bias = p.random(11, 3);
+    Feed<float> feed;
+    feed.values.lane[0].grid = fine, feed.values.lane[0].x = x.data();
+    const Scratch<float> out(coarse.size() + 16);
+    for (const Index off : {0, 3}) {
+      Sink<float> sink;
+      sink.grid[0] = coarse, sink.out[0] = out.data() + off, sink.bias = bias.data();
+      set_threads(2);
+      std::fill_n(out.data(), coarse.size() + 16, -9.0f);
+      Cpu::gather(w, feed, weight.data(), sink);
+      Index wrong = 0;
+      for (Index v = 0; v < coarse.rows(); ++v)
+        for (Index o = 0; o < 11; ++o) {
+          double sum = double(bias[std::size_t(o)]);
+          for (Index c = 0; c < 16; ++c)
+            sum += double(x[std::size_t(v * 16 + c)]) * double(weight[std::size_t(c * 11 + o)]);
+          if (!(std::abs(double(sink.out[0][v * 11 + o]) - sum) < 1e-4)) ++wrong;
+        }
+      CHECK(wrong == 0);
+      for (Index i = 0; i < off; ++i) CHECK(out.data()[i] == -9.0f);
+      for (Index i = off; i < 16; ++i) CHECK(out.data()[coarse.size() + i] == -9.0f);
+    }
   }
   TEST_CASE("moments tell the variance of sums that are far from zero") {
     for (const Index kernel : {1, 3}) {

@@ -254,6 +254,15 @@ void put_box(const Sink<T>& sink, const Index (&extent)[3], Index voxel,
   }
 }
 
+// A source with nothing pending, or null.
+template <class T>
+const T* dense_source(const Feed<T>& feed, const Grid& grid) {
+  const Lane<T>& lane = feed.values.lane[0];
+  if (feed.is_gradient)
+    return feed.gradient.seen || feed.gradient.moments ? nullptr : feed.gradient.direct;
+  return lane.plain() && lane.grid.channels == grid.channels ? lane.x : nullptr;
+}
+
 template <class T>
 struct Convolution {
   const Plan& plan;
@@ -336,7 +345,7 @@ struct Convolution {
       Index step = count;  // between neighbouring voxels
       if (in_place) {
         step = plan.source.channels;
-        from = dense_source() + task.g * plan.inside + c0 +
+        from = dense_source(feed, plan.source) + task.g * plan.inside + c0 +
                plan.source.index(
                    {task.n, (box.low[0] * box.size[1] + box.low[1]) * box.size[2] + box.low[2], 0});
       } else {
@@ -378,16 +387,9 @@ struct Convolution {
               (z * plan.source_step[0] * box.size[1] + y * plan.source_step[1]) * box.size[2] +
               x * plan.source_step[2];
   }
-  // A source with nothing pending, or null.
-  const T* dense_source() const {
-    const Lane<T>& lane = feed.values.lane[0];
-    if (feed.is_gradient)
-      return feed.gradient.seen || feed.gradient.moments ? nullptr : feed.gradient.direct;
-    return lane.plain() && lane.grid.channels == plan.source.channels ? lane.x : nullptr;
-  }
   // Without a border and with few taps to a number there is nothing to pack.
   bool reads_in_place() const {
-    if (!dense_source() || plan.taps.size() > plan.phases.size() * 8) return false;
+    if (!dense_source(feed, plan.source) || plan.taps.size() > plan.phases.size() * 8) return false;
     const Index extent[3] = {plan.source.depth, plan.source.height, plan.source.width};
     for (int a = 0; a < 3; ++a)
       if (plan.low[a] < 0 || (plan.cells[a] - 1) * plan.source_step[a] + plan.high[a] >= extent[a])

@@ -62,6 +62,8 @@ void convolve(const Window& w, bool to_coarse, const Feed<T>& feed, const Weight
     const Choice<T> choice(w, target, source.channels, target.channels);
     if (choice.minimal) return convolve_tiles(w, to_coarse, feed, weight, sink, choice.m);
   }
+  if constexpr (sizeof(T) == 4 && vector_bytes > 16)
+    if (is_projection<T>(w)) return convolve_projection(w, to_coarse, feed, weight.given, sink);
   convolve_plainly(w, to_coarse, feed, weight.given, sink);
 }
 template <class T>
@@ -103,6 +105,8 @@ void weigh(const Window& w, const Feed<T>& fine, const Feed<T>& coarse, T* weigh
     const Choice<T> choice(w, w.coarse, w.fine.channels, w.coarse.channels);
     if (choice.minimal) return weigh_tiles(w, fine, coarse, weight_grad, choice.m, choice.precise);
   }
+  if constexpr (sizeof(T) == 4 && vector_bytes > 16)
+    if (is_projection<T>(w)) return weigh_projection(w, fine, coarse, weight_grad);
   weigh_plainly(w, fine, coarse, weight_grad);
 }
 

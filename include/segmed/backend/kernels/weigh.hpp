@@ -5,7 +5,7 @@
 // tiles whose two sides are packed. Sums of about a thousand voxels are kept in T, then added in
 // double, where there are more. The gradient is cut in blocks of fine channels and outputs of a
 // group; of as many blocks at once as there is room for, partial sums are made side by side.
-#include <segmed/backend/kernels/convolve.hpp>
+#include <segmed/backend/kernels/project.hpp>
 
 namespace segmed::SEGMED_SET {
 
