@@ -241,6 +241,7 @@ TEST_SUITE("backend/convolution") {
              window({1, 4, 5, 6, 40}, 33, 3, 1, 1),
              window({2, 7, 9, 5, 4}, 17, 3, 2, 1),
              window({1, 8, 8, 8, 8}, 24, 2, 2, 0),
+             window({2, 7, 6, 11, 8}, 12, 2, 2, 0, 1, 2),
              window({1, 6, 7, 5, 32}, 3, 1, 1, 0),
              window({1, 6, 7, 5, 70}, 11, 1, 2, 0),
              window({2, 1, 17, 13, 6}, 9, 3, 1, 1),
@@ -536,6 +537,18 @@ TEST_SUITE("backend/convolution") {
       CHECK(wrong == 0);
     }
     CHECK(distance(moments, exact) < 1e-6);
+  }
+  TEST_CASE("a map too large for the caches is read where it lies") {
+    Problem<float> p;
+    p.w = window({1, 45, 47, 51, 24}, 20, 2, 2, 0);
+    const std::vector<float> x = p.random(p.w.fine.size(), 1), weight = p.random(p.w.weights(), 2);
+    Feed<float> feed;
+    feed.values.lane[0].grid = p.w.fine, feed.values.lane[0].x = x.data();
+    Drained<float> fast(p, p.w.coarse), plain(p, p.w.coarse);
+    Cpu::gather(p.w, feed, weight.data(), fast.sink);
+    Cpu::launch_rows(p.w.coarse.rows(), p.w.coarse.channels,
+                     GatherKernel<float>{p.w, feed, weight.data(), plain.sink});
+    CHECK(distance(fast.out[0], plain.out[0]) < tolerance<float>);
   }
   TEST_CASE("rows that share lines of the cache are written past it") {
     // The second case begins within a line.

@@ -81,6 +81,14 @@ struct Plan {
     return box;
   }
 
+  // Whether a tap of any cell lies outside of the source.
+  bool has_border() const {
+    const Index extent[3] = {source.depth, source.height, source.width};
+    for (int a = 0; a < 3; ++a)
+      if (low[a] < 0 || (cells[a] - 1) * source_step[a] + high[a] >= extent[a]) return true;
+    return false;
+  }
+
   // Where the target voxels of a phase lie.
   struct Place {
     Index low[3], size[3];
@@ -306,19 +314,33 @@ struct Convolution {
     Index ahead;  // cells: whose numbers to ask for; 0: none
     Index last, cell_step;
 
-    void rows(Index cell, Index count, const T** row) const {
+    // A block of sums from some cells on.
+    template <int vectors, Put put = Put::cached>
+    void multiply(Index cell, const T* w, const T* before, Index before_step, T* to,
+                  Index to_step) const {
+      constexpr Index count = block_rows<vectors>;
+      const T* row[count];
       for (Index r = 0; r < count; ++r) row[r] = from + cell_at[cell + r] * step;
+      if (ahead > 0 && runs.length == cell_step * step) {
+        // Cells are neighbours in all their runs: bit by bit, so that sums need not wait.
+        Runs asking = runs;
+        asking.next = at(cell + count) - row[0], asking.pace = count;
+        return multiply_asking<T, vectors, put>(row, asking, w, before, before_step, to, to_step);
+      }
       if (ahead > 0) ask(cell + ahead, count);
+      SEGMED_SET::multiply<T, vectors, put>(row, runs, w, before, before_step, to, to_step);
+    }
+    // A cell, perhaps of those behind the last row.
+    const T* at(Index cell) const {
+      const Index beyond = std::max<Index>(0, cell - last);
+      return from + (cell_at[cell - beyond] + beyond * cell_step) * step;
     }
     [[gnu::noinline]] void ask(Index cell, Index count) const {
       asm volatile("");  // g++ drops calls of functions that do nothing but ask
-      for (const Index end = cell + count; cell < end; ++cell) {
-        const Index beyond = std::max<Index>(0, cell - last);
-        const T* const at = from + (cell_at[cell - beyond] + beyond * cell_step) * step;
+      for (const Index end = cell + count; cell < end; ++cell)
         for (Index i = 0; i < runs.count; ++i)
           for (Index c = 0; c < runs.length; c += 64 / Index(sizeof(T)))
-            __builtin_prefetch(at + runs.start[i] + c);
-      }
+            __builtin_prefetch(at(cell) + runs.start[i] + c);
     }
   };
 
@@ -387,14 +409,10 @@ struct Convolution {
               (z * plan.source_step[0] * box.size[1] + y * plan.source_step[1]) * box.size[2] +
               x * plan.source_step[2];
   }
-  // Without a border and with few taps to a number there is nothing to pack.
+  // With few taps to a number there is nothing to pack.
   bool reads_in_place() const {
-    if (!dense_source(feed, plan.source) || plan.taps.size() > plan.phases.size() * 8) return false;
-    const Index extent[3] = {plan.source.depth, plan.source.height, plan.source.width};
-    for (int a = 0; a < 3; ++a)
-      if (plan.low[a] < 0 || (plan.cells[a] - 1) * plan.source_step[a] + plan.high[a] >= extent[a])
-        return false;
-    return true;
+    return dense_source(feed, plan.source) && plan.taps.size() <= plan.phases.size() * 8 &&
+           !plan.has_border();
   }
   // Cells ahead to ask for: voxels in place are read once, several at a time, which the processor
   // does not foresee.
@@ -443,11 +461,9 @@ struct Convolution {
     constexpr Index count = block_rows<vectors>, width = vectors * lanes<T>;
     const Bias bias(*this, task.g, b);
     for (Index i = 0; i < task.cells(); i += count, sums += count * width) {
-      const T* row[count];
-      reads.rows(i, count, row);
       if (reads.runs.count > 0)
-        multiply<T, vectors>(row, reads.runs, w, reads.fresh ? bias.of : sums,
-                             reads.fresh ? 0 : width, sums, width);
+        reads.template multiply<vectors>(i, w, reads.fresh ? bias.of : sums,
+                                         reads.fresh ? 0 : width, sums, width);
       else  // no tap reaches these voxels
         for (Index r = 0; r < count; ++r) std::copy(bias.of, bias.of + width, sums + r * width);
     }
@@ -485,18 +501,16 @@ struct Convolution {
           const bool whole =
               live == width || (spills && (i + count - 1) * step + width <= place.size[2] * step);
           const bool direct = whole && !moments;
-          const T* row[count];
           T aside[count * width];
-          reads.rows(cell + i, count, row);
           const T* const before = reads.fresh ? bias.of : sums + (cell + i) * width;
           const Index before_step = reads.fresh ? 0 : width;
           if (past && !moments) {
-            multiply<T, vectors, Put::past>(row, reads.runs, w, before, before_step, out + i * step,
-                                            step);
+            reads.template multiply<vectors, Put::past>(cell + i, w, before, before_step,
+                                                        out + i * step, step);
             continue;
           }
-          multiply<T, vectors>(row, reads.runs, w, before, before_step,
-                               direct ? out + i * step : aside, direct ? step : width);
+          reads.template multiply<vectors>(cell + i, w, before, before_step,
+                                           direct ? out + i * step : aside, direct ? step : width);
           const T* const made = aside + (x - i) * width;
           if (moments) seen.add(made, width, fresh);
           if (past)

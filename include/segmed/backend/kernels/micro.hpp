@@ -13,13 +13,15 @@ inline constexpr Index block_rows = vector_bytes == 64 || vectors == 1 ? 8 : 6;
 
 // Runs that start at each of `start` within a row, `length` numbers `step` apart; none is empty and
 // there is at least one.
-// `next` numbers behind each line of vectors lies one that is wanted soon, if not 0.
+// `next` numbers behind each line of vectors lies one that is wanted soon, if not 0; or behind the
+// first number of a run in the first row, and from there on `pace` further with each number.
 struct Runs {
   const Index* start;
-  Index count, length, step, next = 0;
+  Index count, length, step, next = 0, pace = 0;
 };
+enum class Ask { nothing, lines, runs };
 
-template <class T, int vectors, Put put, bool asks, std::size_t... r, std::size_t... k>
+template <class T, int vectors, Put put, Ask asks, std::size_t... r, std::size_t... k>
 [[gnu::always_inline]] inline void multiply_rows(const T* const* row, const Runs& runs, const T* w,
                                                  const T* from, Index from_step, T* to,
                                                  Index to_step, std::index_sequence<r...>,
@@ -31,9 +33,11 @@ template <class T, int vectors, Put put, bool asks, std::size_t... r, std::size_
   const Index *start = runs.start, *const last = start + runs.count;
   do {
     Index i = *start;
+    [[maybe_unused]] const T* ask = at[0] + i + next;
     const T* const end = w + runs.length * vectors * L;
     do {
-      if constexpr (asks) __builtin_prefetch(w + next);
+      if constexpr (asks == Ask::lines) __builtin_prefetch(w + next);
+      if constexpr (asks == Ask::runs) __builtin_prefetch(ask), ask += runs.pace;
       ((sum[k] = accumulate<T>(all(at[k / vectors][i]), load(w + k % vectors * L), sum[k])), ...);
       i += step, w += vectors * L;
     } while (w != end);
@@ -47,9 +51,18 @@ template <class T, int vectors, Put put = Put::cached, Index rows = block_rows<v
           bool asks = false>
 [[gnu::noinline]] void multiply(const T* const* row, const Runs& runs, const T* w, const T* from,
                                 Index from_step, T* to, Index to_step) {
-  multiply_rows<T, vectors, put, asks>(row, runs, w, from, from_step, to, to_step,
-                                       std::make_index_sequence<std::size_t(rows)>{},
-                                       std::make_index_sequence<std::size_t(rows * vectors)>{});
+  multiply_rows<T, vectors, put, asks ? Ask::lines : Ask::nothing>(
+      row, runs, w, from, from_step, to, to_step, std::make_index_sequence<std::size_t(rows)>{},
+      std::make_index_sequence<std::size_t(rows * vectors)>{});
+}
+// The same, asking for what stands behind the runs.
+template <class T, int vectors, Put put>
+[[gnu::noinline]] void multiply_asking(const T* const* row, const Runs& runs, const T* w,
+                                       const T* from, Index from_step, T* to, Index to_step) {
+  constexpr std::size_t rows = block_rows<vectors>;
+  multiply_rows<T, vectors, put, Ask::runs>(row, runs, w, from, from_step, to, to_step,
+                                            std::make_index_sequence<rows>{},
+                                            std::make_index_sequence<rows * vectors>{});
 }
 
 }  // namespace segmed::SEGMED_SET

@@ -85,7 +85,9 @@ struct Weighing {
     const Index taps = Index(plan.taps.size()), room = taps * count + 8;
     const Index cells = plan.tile[0] * plan.tile[1] * plan.tile[2], width = 2 * lanes<T>;
     const Box largest = plan.source_box({0, 0, 0}, plan.tile);
-    T* packed = thread_scratch<T, 0>(largest.voxels() * count);
+    const T* const in_place =
+        plan.taps.size() <= 8 && !plan.has_border() ? dense_source(fine, plan.source) : nullptr;
+    T* const packed = in_place ? nullptr : thread_scratch<T, 0>(largest.voxels() * count);
     T* sum = thread_scratch<T, 1>((last_block - first_block) * room * width);
     T* other = thread_scratch<T, 3>((last_block - first_block) * cells * width);
     Index* runs = thread_scratch<Index, 2>(plan.tile[0] * plan.tile[1]);
@@ -97,11 +99,22 @@ struct Weighing {
     bool first_flush = true;
     for (Index i = partial * tiles / partials; i <= last_tile; ++i) {
       const Tile tile(plan, i), next(plan, std::min(i + 1, last_tile));
-      const Box box = plan.source_box(tile.first, tile.extent);
-      read_box(FeedRows<T>(fine, tile.n, g * plan.inside + c0, count), plan.source, box, count,
-               packed);
-      const Runs list = list_rows(box, tile.extent, count, runs);
-      list_taps(box, packed, count, row, room);
+      Box box = plan.source_box(tile.first, tile.extent);
+      const T* from = packed;
+      Index step = count;  // between neighbouring voxels
+      if (in_place) {
+        const Grid& grid = plan.source;
+        step = grid.channels;
+        from = in_place + g * plan.inside + c0 +
+               grid.index(
+                   {tile.n, (box.low[0] * grid.height + box.low[1]) * grid.width + box.low[2], 0});
+        box.size[0] = grid.depth, box.size[1] = grid.height, box.size[2] = grid.width;
+      } else {
+        read_box(FeedRows<T>(fine, tile.n, g * plan.inside + c0, count), plan.source, box, count,
+                 packed);
+      }
+      const Runs list = list_rows(box, tile.extent, step, runs);
+      list_taps(box, from, step, count, row, room);
       for (Index b = first_block; b < last_block; ++b) {
         T* to = sum + (b - first_block) * room * width;
         T* values = other + (b - first_block) * cells * width;
@@ -127,21 +140,22 @@ struct Weighing {
       voxels = 0, first_flush = false;
     }
   }
-  Runs list_rows(const Box& box, const Index (&extent)[3], Index count, Index* runs) const {
+  Runs list_rows(const Box& box, const Index (&extent)[3], Index step, Index* runs) const {
     Index n = 0;
     for (Index z = 0; z < extent[0]; ++z)
       for (Index y = 0; y < extent[1]; ++y)
         runs[n++] =
-            (z * plan.source_step[0] * box.size[1] + y * plan.source_step[1]) * box.size[2] * count;
-    return {runs, n, extent[2], plan.source_step[2] * count};
+            (z * plan.source_step[0] * box.size[1] + y * plan.source_step[1]) * box.size[2] * step;
+    return {runs, n, extent[2], plan.source_step[2] * step};
   }
   // Where the numbers of each (tap, channel) begin.
-  void list_taps(const Box& box, const T* packed, Index count, const T** row, Index room) const {
+  void list_taps(const Box& box, const T* origin, Index step, Index count, const T** row,
+                 Index room) const {
     const T** const end = row + room;
     for (const Tap& tap : plan.taps) {
       const Index at[3] = {tap.offset[0] - plan.low[0], tap.offset[1] - plan.low[1],
                            tap.offset[2] - plan.low[2]};
-      const T* from = packed + ((at[0] * box.size[1] + at[1]) * box.size[2] + at[2]) * count;
+      const T* from = origin + ((at[0] * box.size[1] + at[1]) * box.size[2] + at[2]) * step;
       for (Index c = 0; c < count; ++c) *row++ = from++;
     }
     std::fill(row, end, row[-1]);
