@@ -314,10 +314,10 @@ struct Convolution {
     Index ahead;  // cells: whose numbers to ask for; 0: none
     Index last, cell_step;
 
-    // A block of sums from some cells on.
-    template <int vectors, Put put = Put::cached>
-    void multiply(Index cell, const T* w, const T* before, Index before_step, T* to,
-                  Index to_step) const {
+    // A block of sums from some cells on, shown to `seen`.
+    template <int vectors, Put put = Put::cached, class Seen>
+    void multiply(Index cell, const T* w, const T* before, Index before_step, T* to, Index to_step,
+                  Seen&& seen) const {
       constexpr Index count = block_rows<vectors>;
       const T* row[count];
       for (Index r = 0; r < count; ++r) row[r] = from + cell_at[cell + r] * step;
@@ -325,10 +325,12 @@ struct Convolution {
         // Cells are neighbours in all their runs: bit by bit, so that sums need not wait.
         Runs asking = runs;
         asking.next = at(cell + count) - row[0], asking.pace = count;
-        return multiply_asking<T, vectors, put>(row, asking, w, before, before_step, to, to_step);
+        return multiply_for<T, vectors, put, Ask::runs>(row, asking, w, before, before_step, to,
+                                                        to_step, seen);
       }
       if (ahead > 0) ask(cell + ahead, count);
-      SEGMED_SET::multiply<T, vectors, put>(row, runs, w, before, before_step, to, to_step);
+      multiply_for<T, vectors, put, Ask::nothing>(row, runs, w, before, before_step, to, to_step,
+                                                  seen);
     }
     // A cell, perhaps of those behind the last row.
     const T* at(Index cell) const {
@@ -463,7 +465,7 @@ struct Convolution {
     for (Index i = 0; i < task.cells(); i += count, sums += count * width) {
       if (reads.runs.count > 0)
         reads.template multiply<vectors>(i, w, reads.fresh ? bias.of : sums,
-                                         reads.fresh ? 0 : width, sums, width);
+                                         reads.fresh ? 0 : width, sums, width, Unseen());
       else  // no tap reaches these voxels
         for (Index r = 0; r < count; ++r) std::copy(bias.of, bias.of + width, sums + r * width);
     }
@@ -487,8 +489,7 @@ struct Convolution {
     // Zeros in dead lanes fall on the voxels behind, which are written next; not beyond the row,
     // whose neighbours are other tasks'.
     const bool spills = plan.groups == 1 && blocks.count == 1 && plan.target_step[2] == 1;
-    // Moments read what they sum, in whole vectors, before it leaves the nearest cache. So what
-    // goes past the caches also goes bit by bit, while the next sums are made.
+    // Moments see sums while they are in registers; what is made once more lies aside.
     double* const total = moments ? moments_of(task, b) : nullptr;
     MomentsOfRow<T, vectors> seen(total, moments ? total + plan.groups * blocks.padded : nullptr);
     for (Index z = 0; z < place.size[0]; ++z)
@@ -504,13 +505,23 @@ struct Convolution {
           T aside[count * width];
           const T* const before = reads.fresh ? bias.of : sums + (cell + i) * width;
           const Index before_step = reads.fresh ? 0 : width;
+          T* const to = out + i * step;
           if (past && !moments) {
-            reads.template multiply<vectors, Put::past>(cell + i, w, before, before_step,
-                                                        out + i * step, step);
+            reads.template multiply<vectors, Put::past>(cell + i, w, before, before_step, to, step,
+                                                        Unseen());
             continue;
           }
-          reads.template multiply<vectors>(cell + i, w, before, before_step,
-                                           direct ? out + i * step : aside, direct ? step : width);
+          if (moments && whole && fresh == count) {
+            if (past)
+              reads.template multiply<vectors, Put::past>(cell + i, w, before, before_step, to,
+                                                          step, seen);
+            else
+              reads.template multiply<vectors>(cell + i, w, before, before_step, to, step, seen);
+            seen.put_long();
+            continue;
+          }
+          reads.template multiply<vectors>(cell + i, w, before, before_step, direct ? to : aside,
+                                           direct ? step : width, Unseen());
           const T* const made = aside + (x - i) * width;
           if (moments) seen.add(made, width, fresh);
           if (past)
@@ -518,8 +529,8 @@ struct Convolution {
           else if (!direct)
             put_rows<Put::cached, vectors>(made, fresh, live, whole, out + x * step, step);
         }
-        seen.put();
       }
+    seen.put();
   }
   // Rows of `live` numbers from rows of whole vectors; or those as they are, see `spills` above.
   template <Put put, int vectors>
@@ -574,12 +585,15 @@ void convolve_plainly(const Window& w, bool to_coarse, const Feed<T>& feed, cons
   const ChannelBlocks<T> blocks(plan.outside);
   const Index taps = Index(plan.taps.size()), phases = Index(plan.phases.size());
 
-  // All by shape alone. Tiles stay in the second-level cache; small problems are cut further until
-  // there is work for some threads.
+  // All by shape alone. Tiles stay in the second-level cache, and are larger where few channels are
+  // read, since neighbours share what is around them; small problems are cut further until there is
+  // work for some threads.
   const Index slice = std::min<Index>(plan.inside, taps > phases ? 32 : 64);
   std::copy(plan.cells, plan.cells + 3, plan.tile);
   const Index shorter = plan.shorter_rows();
-  cut_tile(plan.tile, std::max<Index>(32, 512 / phases), shorter);
+  const Index budget =
+      std::max<Index>(512, taps > phases ? 4096 / (plan.inside * blocks.count) : 0);
+  cut_tile(plan.tile, std::max<Index>(32, budget / phases), shorter);
   Index chunk = std::min<Index>(blocks.count, std::max<Index>(1, 128 / (2 * lanes<T>)));
   const auto enough = [&] {
     return plan.target.cases * plan.tiles() * plan.groups * pieces(blocks.count, chunk) >= 16;

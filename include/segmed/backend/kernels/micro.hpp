@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 // The inner loop of every convolution. Read once per instruction set: see simd.hpp.
+#include <type_traits>
 #include <utility>
 
 #include <segmed/backend/kernels/simd.hpp>
@@ -20,12 +21,15 @@ struct Runs {
   Index count, length, step, next = 0, pace = 0;
 };
 enum class Ask { nothing, lines, runs };
+// Who looks at sums while they are in registers: nobody.
+struct Unseen {};
 
-template <class T, int vectors, Put put, Ask asks, std::size_t... r, std::size_t... k>
+template <class T, int vectors, Put put, Ask asks, class Seen, std::size_t... r, std::size_t... k>
 [[gnu::always_inline]] inline void multiply_rows(const T* const* row, const Runs& runs, const T* w,
                                                  const T* from, Index from_step, T* to,
-                                                 Index to_step, std::index_sequence<r...>,
-                                                 std::index_sequence<k...>) {
+                                                 Index to_step, Seen& seen,
+                                                 std::index_sequence<r...>,
+                                                 std::index_sequence<k...> sums) {
   constexpr Index L = lanes<T>;
   const Index step = runs.step, next = runs.next;
   const T* const at[] = {row[r]...};
@@ -42,6 +46,7 @@ template <class T, int vectors, Put put, Ask asks, std::size_t... r, std::size_t
       i += step, w += vectors * L;
     } while (w != end);
   } while (++start != last);
+  if constexpr (!std::is_same_v<Seen, Unseen>) seen.add(sum, sums);
   ((store_as<put>(to + Index(k / vectors) * to_step + Index(k % vectors) * L, sum[k])), ...);
 }
 
@@ -51,18 +56,21 @@ template <class T, int vectors, Put put = Put::cached, Index rows = block_rows<v
           bool asks = false>
 [[gnu::noinline]] void multiply(const T* const* row, const Runs& runs, const T* w, const T* from,
                                 Index from_step, T* to, Index to_step) {
+  Unseen nobody;
   multiply_rows<T, vectors, put, asks ? Ask::lines : Ask::nothing>(
-      row, runs, w, from, from_step, to, to_step, std::make_index_sequence<std::size_t(rows)>{},
+      row, runs, w, from, from_step, to, to_step, nobody,
+      std::make_index_sequence<std::size_t(rows)>{},
       std::make_index_sequence<std::size_t(rows * vectors)>{});
 }
-// The same, asking for what stands behind the runs.
-template <class T, int vectors, Put put>
-[[gnu::noinline]] void multiply_asking(const T* const* row, const Runs& runs, const T* w,
-                                       const T* from, Index from_step, T* to, Index to_step) {
+// The same, perhaps asking for what stands behind the runs, and shown to `seen`.
+template <class T, int vectors, Put put, Ask asks, class Seen>
+[[gnu::noinline]] void multiply_for(const T* const* row, const Runs& runs, const T* w,
+                                    const T* from, Index from_step, T* to, Index to_step,
+                                    Seen& seen) {
   constexpr std::size_t rows = block_rows<vectors>;
-  multiply_rows<T, vectors, put, Ask::runs>(row, runs, w, from, from_step, to, to_step,
-                                            std::make_index_sequence<rows>{},
-                                            std::make_index_sequence<rows * vectors>{});
+  multiply_rows<T, vectors, put, asks>(row, runs, w, from, from_step, to, to_step, seen,
+                                       std::make_index_sequence<rows>{},
+                                       std::make_index_sequence<rows * vectors>{});
 }
 
 }  // namespace segmed::SEGMED_SET

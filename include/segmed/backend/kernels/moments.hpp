@@ -36,7 +36,8 @@ struct MomentsOfRun {
   }
 };
 
-// Of one vector or two along a row, in long runs: what has been added last is put when it is done.
+// Of one vector or two of neighbours, in long runs: what has been added last is put when it is
+// done.
 template <class T, int vectors>
 class MomentsOfRow {
  public:
@@ -49,7 +50,18 @@ class MomentsOfRow {
       if constexpr (vectors == 2) b.add(load(x + second));
     }
     a_ = a, b_ = b, count_ += voxels;
-    if (count_ >= 64) put();
+    put_long();
+  }
+  // Rows in registers, one behind the other; `put_long` afterwards.
+  template <std::size_t... k>
+  [[gnu::always_inline]] void add(const Vector<T>* x, std::index_sequence<k...>) {
+    if (count_ == 0) a_ = {x[0]}, b_ = {x[vectors - 1]};
+    MomentsOfRun<T> a = a_, b = b_;
+    ((k % vectors == 0 ? a.add(x[k]) : b.add(x[k])), ...);
+    a_ = a, b_ = b, count_ += Index(sizeof...(k)) / vectors;
+  }
+  void put_long() {
+    if (count_ >= 96) put();
   }
   void put() {
     if (count_ == 0) return;
