@@ -585,14 +585,17 @@ void convolve_plainly(const Window& w, bool to_coarse, const Feed<T>& feed, cons
   const ChannelBlocks<T> blocks(plan.outside);
   const Index taps = Index(plan.taps.size()), phases = Index(plan.phases.size());
 
-  // All by shape alone. Tiles stay in the second-level cache, and are larger where few channels are
-  // read, since neighbours share what is around them; small problems are cut further until there is
-  // work for some threads.
+  // All by shape alone. Tiles and their sums stay in the second-level cache; they are large where
+  // neighbours share what is around them: of few channels, or where phases read the same cells.
+  // Small problems are cut further until there is work for some threads.
   const Index slice = std::min<Index>(plan.inside, taps > phases ? 32 : 64);
   std::copy(plan.cells, plan.cells + 3, plan.tile);
   const Index shorter = plan.shorter_rows();
-  const Index budget =
-      std::max<Index>(512, taps > phases ? 4096 / (plan.inside * blocks.count) : 0);
+  Index budget = 512;
+  if (phases > 1)
+    budget = std::clamp<Index>((Index(128) << 10) / plan.outside, 512, 2048);
+  else if (taps > 1)
+    budget = std::max<Index>(512, 4096 / (plan.inside * blocks.count));
   cut_tile(plan.tile, std::max<Index>(32, budget / phases), shorter);
   Index chunk = std::min<Index>(blocks.count, std::max<Index>(1, 128 / (2 * lanes<T>)));
   const auto enough = [&] {
