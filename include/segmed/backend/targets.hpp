@@ -177,16 +177,20 @@ namespace segmed {
 template <class T>
 static const bool sets_enlisted = enlist_sets<T>();
 
+// Out of line: not to become part of every function that flattens what it calls.
+template <class T>
+[[gnu::noinline, gnu::cold]] const Kernels<T>& choose_kernels() {
+  // What a unit sets up before main may be earlier than its sets.
+  if (!sets_enlisted<T>) enlist_sets<T>();
+  const char* name = std::getenv("SEGMED_ISA");
+  return InstructionSets<T>::choose(name ? name : "");
+}
+
 /// The kernels of T in use: of the set that the environment variable SEGMED_ISA names (avx512,
 /// avx2, portable), else of the best that this processor runs. Throws ConfigError.
 template <class T>
 const Kernels<T>& kernels() {
-  static const Kernels<T>& chosen = [&]() -> const Kernels<T>& {
-    // What a unit sets up before main may be earlier than its sets.
-    if (!sets_enlisted<T>) enlist_sets<T>();
-    const char* name = std::getenv("SEGMED_ISA");
-    return InstructionSets<T>::choose(name ? name : "");
-  }();
+  static const Kernels<T>& chosen = choose_kernels<T>();
   return chosen;
 }
 
