@@ -71,16 +71,24 @@ inline std::string error_text(const char* who, std::initializer_list<Word> words
   return text.str();
 }
 
+/// Throws E("segmed: who: words...").
+template <class E>
+[[noreturn, gnu::cold, gnu::noinline]] void throw_words(const char* who,
+                                                        std::initializer_list<Word> words) {
+  throw E(error_text(who, words));
+}
+
 /// Throws E("segmed: who: parts...").
 template <class E = ShapeError, class... Parts>
-[[noreturn]] void fail(const char* who, const Parts&... parts) {
-  throw E(error_text(who, {Word(parts)...}));
+[[noreturn, gnu::always_inline]] inline void fail(const char* who, const Parts&... parts) {
+  throw_words<E>(who, {Word(parts)...});
 }
 
 /// Throws E("segmed: who: parts...") unless `ok`.
 template <class E = ShapeError, class... Parts>
-void require(bool ok, const char* who, const Parts&... parts) {
-  if (!ok) fail<E>(who, parts...);
+[[gnu::always_inline]] inline void require(bool ok, const char* who, const Parts&... parts) {
+  if (!ok) [[unlikely]]
+    fail<E>(who, parts...);
 }
 
 }  // namespace segmed
