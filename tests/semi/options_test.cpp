@@ -102,6 +102,7 @@ TEST_SUITE("semi/options") {
     refuses(Adversarial<Net>::of(3), "pace", 5, "0 to 1");
     refuses(CopyPaste<Net>{{net}}, "side", -1, "0 to 1");
     refuses(RegularizedDropout{}, "weight", -1, "0 or more");
+    refuses(PartialCompletion<Net>{{net}}, "agree.dropout", 1, "0 to less than 1");
     refuses(FixMatch{}, "confidence", 3, "0 to 1");
     refuses(CubeShuffle<Net>{{net}}, "parts", 0, "1 or more");
     refuses(UncertaintyAwareMeanTeacher<Net>{{net}}, "passes", 0, "1 or more");

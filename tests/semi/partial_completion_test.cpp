@@ -66,6 +66,13 @@ RunOptions partly(Index steps) {
   options.partial = std::vector<LoaderCase>{{1, AnnotatedSet{}.with(1)}};
   return options;
 }
+/// A network that shows no features.
+struct Plain {
+  using Features = F;
+  Conv<F> head{1, 3};
+  F operator()(const F& x) const { return head(x); }
+  static void members(auto& self, auto&& visit) { visit("head", self.head); }
+};
 std::vector<float> trained(Completion policy, Net net) {
   run(partly(3), small_cohort(), net, Loss{}, policy, AdamW{.rate = 3e-3f});
   return weights_of(net);
@@ -178,6 +185,44 @@ TEST_SUITE("semi/partial_completion") {
     CHECK(terms({.teacher = {other}, .weight = 0.5f}, user).second == near(0.5 * adapted));
     CHECK(adapted != near(completed));
     CHECK(terms({.teacher = {other}, .weight = 0}, user).second == 0);
+  }
+  TEST_CASE("answers with other features dropped agree, beside completion, when asked to") {
+    Net net = small_net();
+    OneStep step;
+    const auto value = [&](auto policy) {
+      auto now = step.now(net);
+      const auto term = policy.loss(now);
+      const double found = term ? term.host() : 0;
+      Tape::current()->clear();
+      return found;
+    };
+    const Completion off{.teacher = {small_net(2)}, .confidence = 0.4f};
+    Completion both = off, alone = off;
+    both.agree.weight = alone.agree.weight = 3;
+    alone.weight = 0;
+    const double completion = value(off), agreement = value(RegularizedDropout{.weight = 3});
+    CHECK(completion > 0);
+    CHECK(agreement > 0);
+    CHECK(value(both) == doctest::Approx(completion + agreement).epsilon(1e-5));
+    CHECK(value(alone) == doctest::Approx(agreement).epsilon(1e-5));
+    check_resumes([&](const Net& start) {
+      Completion policy{.teacher = {start}, .after = 0};
+      policy.agree.weight = 3;
+      return policy;
+    });
+  }
+  TEST_CASE("a network that cannot drop features is refused agreement, and trains without") {
+    Plain net;
+    PartialCompletion<Plain> policy{.teacher = {net}, .confidence = 0.4f};
+    OneStep step;
+    auto now = step.now(net);
+    CHECK_NOTHROW(policy.loss(now));
+    policy.agree.weight = 4;
+    CHECK_THROWS_WITH_AS(policy.loss(now),
+                         "segmed: PartialCompletion: agree.weight is 4, and this network cannot "
+                         "drop its features; give 0",
+                         ConfigError);
+    Tape::current()->clear();
   }
   TEST_CASE("completed labels are constants: the gradient reaches the student alone") {
     auto net = small_net(1);

@@ -4,13 +4,16 @@
 #include <segmed/semi/complete.hpp>
 #include <segmed/semi/mean_teacher.hpp>
 #include <segmed/semi/partly_labelled.hpp>
+#include <segmed/semi/regularized_dropout.hpp>
 
 namespace segmed {
 
 /// Partly annotated scans, used in full: where classes were annotated, the marginal loss (the
 /// user's own if it takes partial labels) and the exclusion of the others; where they were not, the
 /// confident answers of a slow average of the student, never on voxels that people drew. Uses D_1's
-/// partial labels: in both. The defaults were chosen on generated abdomens.
+/// partial labels: in both. The defaults were chosen on generated abdomens. With `agree.weight`,
+/// two answers with other features dropped agree as well, of networks that can drop them: worth a
+/// try on an inner split, since it helps on some data and harms on other.
 ///
 /// A loss is a mean over the organs that are annotated, so that scans of one organ each would count
 /// this one as much as D_0 counts all of its own. `balanced`, D_1's marginal loss weighs as much as
@@ -19,7 +22,7 @@ namespace segmed {
 ///   source   marginal and exclusion loss: Shi et al., 2021, arXiv:2007.03868, with probabilities
 ///            merged instead of logits; completion: Tarvainen & Valpola, 2017, arXiv:1703.01780,
 ///            and Sohn et al., FixMatch, 2020, arXiv:2001.07685, doubtful voxels ignored;
-///            `adaptive`: see ClassConfidence
+///            `adaptive`: see ClassConfidence; `agree`: see RegularizedDropout
 template <Network Net>
 struct PartialCompletion {
   Frozen<Net> teacher;
@@ -31,6 +34,7 @@ struct PartialCompletion {
   bool marginal = true;     // the marginal loss of D_1's labels; false: their exclusion alone
   bool balanced = true;     // an organ counts in D_1's labels as in those of D_0
   bool adaptive = true;     // less confidence of classes of which the teacher is less sure
+  RegularizedDropout agree{.weight = 0};  // of two answers with other features dropped
   ClassConfidence<typename Net::Features::device> sureness{Index(ignored)};
 
   template <class Now>
@@ -40,6 +44,14 @@ struct PartialCompletion {
   }
   template <class Now>
   typename Now::Value loss(Now& now) {
+    const auto term = completed(now);
+    if constexpr (CodedNetwork<Net>) return term + agree.loss(now);
+    require<ConfigError>(agree.weight <= 0, "PartialCompletion", "agree.weight is ", agree.weight,
+                         ", and this network cannot drop its features; give 0");
+    return term;
+  }
+  template <class Now>
+  typename Now::Value completed(Now& now) {
     if (now.partial.empty() || weight <= 0 || now.clock.host().progress < after) return {};
     const auto answer = evaluating([&] { return teacher(now.partial.image); });
     const auto& drawn = now.partial.labels;
@@ -58,6 +70,7 @@ struct PartialCompletion {
     visit("marginal", self.marginal);
     visit("balanced", self.balanced);
     visit("adaptive", self.adaptive);
+    visit("agree", self.agree);
   }
   static void members(auto& self, auto&& visit) {
     visit("teacher", self.teacher);

@@ -13,7 +13,7 @@ namespace segmed {
 ///            dropout, not both; the term is asked of D_1 alone, as in SSL4MIS, but of the classes
 ///            of one network: there it is the softmax over an image axis of two networks
 struct RegularizedDropout {
-  float weight = 4;      // of the term after its warm-up
+  float weight = 4;      // of the term after its warm-up; 0: no term
   float dropout = 0.3f;  // of whole channels
 
   template <class Now>
@@ -23,7 +23,7 @@ struct RegularizedDropout {
         requires { now.levels_partial(); },
         "RegularizedDropout: the network needs `encode`, `decode`, `classify` and "
         "`branch`; see nn/network.hpp");
-    if (now.partial.empty()) return {};
+    if (now.partial.empty() || weight <= 0) return {};
     std::vector<F> predictions;
     for (int i = 0; i < 2; ++i) predictions.push_back(now.spoilt_partial(dropout));
     return now.clock.ramp(weight) * agreement(SymmetricDivergence{}, predictions);
