@@ -187,13 +187,22 @@ struct PackedWeights {
         for (Index c = 0; c < count; ++c, from += plan.target.channels)
           std::memcpy(out + c * width, from, std::size_t(live) * sizeof(T));
       } else {
-        // Turned over: read in the order of memory, written within the first-level cache.
-        const T* from =
-            weight + (k * plan.outside + first) * plan.source.channels + g * plan.inside + c0;
-        for (Index o = 0; o < live; ++o, from += plan.source.channels)
-          for (Index c = 0; c < count; ++c) out[c * width + o] = from[c];
+        turn_over(weight + (k * plan.outside + first) * plan.source.channels + g * plan.inside + c0,
+                  count, live, out, width);
       }
     }
+  }
+  // Squares of a vector's length by themselves, the rest in the order of memory.
+  void turn_over(const T* from, Index count, Index live, T* out, Index width) const {
+    constexpr Index L = lanes<T>;
+    const Index step = plan.source.channels;
+    const Index squares[2] = {live / L * L, count / L * L};
+    for (Index o = 0; o < squares[0]; o += L)
+      for (Index c = 0; c < squares[1]; c += L)
+        transpose(from + o * step + c, step, out + c * width + o, width);
+    for (Index o = 0; o < live; ++o)
+      for (Index c = o < squares[0] ? squares[1] : 0; c < count; ++c)
+        out[c * width + o] = from[o * step + c];
   }
 };
 
