@@ -305,6 +305,7 @@ TEST_SUITE("backend/convolution") {
              window({1, 2, 3, 2, 24}, 24, 3, 1, 4, 4),     // rows that one tap alone reaches
              window({1, 1, 13, 11, 64}, 17, 5, 1, 2),      // two axes
              window({1, 6, 5, 4, 48}, 48, 3, 1, 1, 1, 2),  // groups
+             window({1, 3, 2, 3, 216}, 200, 3, 1, 1),      // weights that each task packs
          }) {
       Problem<T> p;
       p.w = w, p.seed = seed++;

@@ -185,13 +185,14 @@ struct PackedWeights {
       const Index b = i % blocks.count, s = i / blocks.count % slices,
                   p = i / blocks.count / slices % Index(plan.phases.size()),
                   g = i / blocks.count / slices / Index(plan.phases.size());
-      pack(g, s * slice, std::min(slice, plan.inside - s * slice), plan.phases[std::size_t(p)], b);
+      const Index c0 = s * slice, count = std::min(slice, plan.inside - c0);
+      const Phase& phase = plan.phases[std::size_t(p)];
+      pack(g, c0, count, phase, b, to + offset(g, c0, count, phase, b));
     }
   }
-  void pack(Index g, Index c0, Index count, const Phase& phase, Index block) const {
+  void pack(Index g, Index c0, Index count, const Phase& phase, Index block, T* out) const {
     const Index width = blocks.width(block), first = blocks.first(block);
     const Index live = blocks.live(block);
-    T* out = to + offset(g, c0, count, phase, block);
     for (Index t = 0; t < phase.taps; ++t, out += count * width) {
       const Index k = plan.taps[std::size_t(phase.first_tap + t)].weight;
       if (live < width) std::fill_n(out, count * width, T(0));
@@ -204,6 +205,25 @@ struct PackedWeights {
         turn_over(weight + (k * plan.outside + first) * plan.source.channels + g * plan.inside + c0,
                   count, live, out, width);
       }
+    }
+  }
+  // Asks for part i of `parts` of what `pack` reads.
+  [[gnu::noinline]] void ask(Index g, Index c0, Index count, const Phase& phase, Index block,
+                             Index i, Index parts) const {
+    asm volatile("");  // g++ drops calls of functions that do nothing but ask
+    const Index first = blocks.first(block), live = blocks.live(block);
+    const Index rows = plan.to_coarse ? count : live, length = plan.to_coarse ? live : count;
+    const Index step = plan.to_coarse ? plan.target.channels : plan.source.channels;
+    const Index origin =
+        plan.to_coarse ? c0 * step + g * plan.outside + first : first * step + g * plan.inside + c0;
+    const Index tap_step = (plan.to_coarse ? plan.inside : plan.outside) * step;
+    const Index end = (i + 1) * phase.taps / parts;
+    for (Index t = i * phase.taps / parts; t < end; ++t) {
+      const T* from =
+          weight + plan.taps[std::size_t(phase.first_tap + t)].weight * tap_step + origin;
+      for (Index r = 0; r < rows; ++r, from += step)
+        for (Index o = 0; o < length; o += 64 / Index(sizeof(T)))
+          __builtin_prefetch(from + o, 0, 2);
     }
   }
   // Squares of a vector's length by themselves, the rest in the order of memory.
@@ -481,22 +501,41 @@ struct Convolution {
         for (Index b = task.first_block; b < task.last_block; ++b) {
           reads.ahead = in_place && p == 0 && b == task.first_block ? ahead(reads.runs) : 0;
           T* const to = sums + p * phase_step + (b - task.first_block) * block_step;
-          const T* const w = weights.to + weights.offset(task.g, c0, count, phase, b);
+          const T* const w = weights.to ? weights.to + weights.offset(task.g, c0, count, phase, b)
+                                        : pack_now(task, c0, count, phase, b);
+          const Later later = weights.to || !sorted ? Later{} : after(task, c0, b);
           const Puts puts{order.place, straight, ordered + (to - sums)};
           if (blocks.vectors(b) == 2)
-            last&& sorted     ? finish_sorted<2>(task, reads, puts, w, b, to)
+            last&& sorted     ? finish_sorted<2>(task, reads, puts, w, b, to, later)
             : last&& straight ? finish<2>(task, phase, reads, w, b, to)
-                              : add_up<2>(task, reads, w, b, to);
+                              : add_up<2>(task, reads, w, b, to, later);
           else
-            last&& sorted     ? finish_sorted<1>(task, reads, puts, w, b, to)
+            last&& sorted     ? finish_sorted<1>(task, reads, puts, w, b, to, later)
             : last&& straight ? finish<1>(task, phase, reads, w, b, to)
-                              : add_up<1>(task, reads, w, b, to);
+                              : add_up<1>(task, reads, w, b, to, later);
         }
       }
     }
     if (!straight)
       for (Index p = 0; p < phases; ++p)
         write(task, plan.phases[std::size_t(p)], ordered + p * phase_step, block_step);
+  }
+  // Weights that few tasks read are packed by each of them, which asks for the next meanwhile.
+  const T* pack_now(const Task& task, Index c0, Index count, const Phase& phase, Index b) const {
+    T* const to = thread_scratch<T, 3>(weights.slice * phase.taps * 2 * lanes<T>);
+    weights.pack(task.g, c0, count, phase, b, to);
+    return to;
+  }
+  struct Later {
+    Index c0 = 0, block = -1;
+  };
+  Later after(const Task& task, Index c0, Index b) const {
+    if (b + 1 < task.last_block) return {c0, b + 1};
+    return {c0 + weights.slice, c0 + weights.slice < plan.inside ? task.first_block : -1};
+  }
+  void ask(const Task& task, const Later& later, Index i, Index parts) const {
+    weights.ask(task.g, later.c0, std::min(weights.slice, plan.inside - later.c0), plan.phases[0],
+                later.block, i, parts);
   }
   void list_cells(const Task& task, const Box& box, Index* cell_at) const {
     for (Index z = 0; z < task.extent[0]; ++z)
@@ -624,10 +663,12 @@ struct Convolution {
   };
   // Adds a slice of the source channels to the sums of all cells.
   template <int vectors>
-  void add_up(const Task& task, const Reads& reads, const T* w, Index b, T* sums) const {
+  void add_up(const Task& task, const Reads& reads, const T* w, Index b, T* sums,
+              const Later& later) const {
     constexpr Index count = block_rows<vectors>, width = vectors * lanes<T>;
     const Bias bias(*this, task.g, b);
     for (Index i = 0; i < task.cells(); i += count, sums += count * width) {
+      if (later.block >= 0) ask(task, later, i / count, pieces(task.cells(), count));
       if (reads.runs.count > 0)
         reads.template multiply<vectors>(i, w, reads.fresh ? bias.of : sums,
                                          reads.fresh ? 0 : width, sums, width, Unseen());
@@ -705,7 +746,7 @@ struct Convolution {
   };
   template <int vectors>
   void finish_sorted(const Task& task, const Reads& reads, const Puts& puts, const T* w, Index b,
-                     const T* sums) const {
+                     const T* sums, const Later& later) const {
     constexpr Index count = block_rows<vectors>, width = vectors * lanes<T>;
     const Bias bias(*this, task.g, b);
     const Plan::Place place = plan.place_of(task.first, task.extent, plan.phases[0]);
@@ -719,6 +760,7 @@ struct Convolution {
     MomentsOfRow<T, vectors> seen(total, sees ? total + plan.groups * blocks.padded : nullptr);
     const Index live = puts.straight ? blocks.live(b) : width;
     for (Index i = 0; i < task.cells(); i += count, sums += count * width) {
+      if (later.block >= 0) ask(task, later, i / count, pieces(task.cells(), count));
       const Index fresh = std::min(count, task.cells() - i);
       T made[count * width];
       const T* const before = reads.fresh ? bias.of : sums;
@@ -813,9 +855,15 @@ void convolve_plainly(const Window& w, bool to_coarse, const Feed<T>& feed, cons
   while (!enough() && plan.tile[0] * plan.tile[1] * plan.tile[2] > 64)
     cut_tile(plan.tile, plan.tile[0] * plan.tile[1] * plan.tile[2] - 1, shorter);
 
-  const Scratch<T> packed(plan.groups * plan.inside * taps * blocks.padded);
-  const PackedWeights<T> weights{plan, blocks, weight, slice, packed.data()};
-  parallel_for(plan.groups * pieces(plan.inside, slice) * phases * blocks.count, 1, weights);
+  const Index numbers = plan.groups * plan.inside * taps * blocks.padded;
+  // Many weights that serve few tiles come out of far caches once less.
+  const bool by_task = phases == 1 && numbers * Index(sizeof(T)) > Index(4) << 20 &&
+                       plan.target.cases * plan.tiles() <= 2;
+  Scratch<T> packed;
+  const PackedWeights<T> weights{plan, blocks, weight, slice,
+                                 by_task ? nullptr : packed.grow(numbers)};
+  if (!by_task)
+    parallel_for(plan.groups * pieces(plan.inside, slice) * phases * blocks.count, 1, weights);
 
   Scratch<double> parts;
   const Index all = plan.target.cases * plan.tiles() * 2 * plan.groups * blocks.padded;
