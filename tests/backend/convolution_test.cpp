@@ -294,6 +294,25 @@ TEST_SUITE("backend/convolution") {
       check_all(p);
     }
   }
+  TEST_CASE_TEMPLATE("plain sums leave out taps beyond the grid", T, float, double) {
+    std::uint64_t seed = 90;
+    set_convolution_mode(ConvolutionMode::direct);
+    for (const Window& w : {
+             window({2, 6, 6, 6, 40}, 40, 3, 1, 1),        // more at the border than within
+             window({1, 3, 1, 7, 33}, 20, 3, 1, 2),        // cells that most taps leave
+             window({1, 9, 8, 7, 32}, 48, 3, 2, 1),        // a stride
+             window({1, 7, 9, 5, 24}, 24, 3, 1, 2, 2),     // taps apart
+             window({1, 2, 3, 2, 24}, 24, 3, 1, 4, 4),     // rows that one tap alone reaches
+             window({1, 1, 13, 11, 64}, 17, 5, 1, 2),      // two axes
+             window({1, 6, 5, 4, 48}, 48, 3, 1, 1, 1, 2),  // groups
+             window({1, 3, 2, 3, 216}, 200, 3, 1, 1),      // weights that each task packs
+         }) {
+      Problem<T> p;
+      p.w = w, p.seed = seed++;
+      check_all(p);
+    }
+    set_convolution_mode(ConvolutionMode::automatic);
+  }
   TEST_CASE("minimal filtering agrees with plain sums, whatever the tiles") {
     std::uint64_t seed = 50;
     for (const Window& w : {

@@ -81,6 +81,20 @@ struct Plan {
     return box;
   }
 
+  // Of the first phase, along each axis: its taps are all combinations, the last axis first.
+  struct Taps {
+    Index count[3], step[3];  // from one to the next along the axis
+  };
+  Taps taps_along() const {
+    const Index all = phases[0].taps;
+    Index row = 1, layer = 1;
+    while (row < all && taps[std::size_t(row)].offset[0] == taps[0].offset[0] &&
+           taps[std::size_t(row)].offset[1] == taps[0].offset[1])
+      ++row;
+    while (layer < all && taps[std::size_t(layer)].offset[0] == taps[0].offset[0]) ++layer;
+    return {{all / layer, layer / row, row}, {layer, row, 1}};
+  }
+
   // Whether a tap of any cell lies outside of the source.
   bool has_border() const {
     const Index extent[3] = {source.depth, source.height, source.width};
@@ -171,13 +185,14 @@ struct PackedWeights {
       const Index b = i % blocks.count, s = i / blocks.count % slices,
                   p = i / blocks.count / slices % Index(plan.phases.size()),
                   g = i / blocks.count / slices / Index(plan.phases.size());
-      pack(g, s * slice, std::min(slice, plan.inside - s * slice), plan.phases[std::size_t(p)], b);
+      const Index c0 = s * slice, count = std::min(slice, plan.inside - c0);
+      const Phase& phase = plan.phases[std::size_t(p)];
+      pack(g, c0, count, phase, b, to + offset(g, c0, count, phase, b));
     }
   }
-  void pack(Index g, Index c0, Index count, const Phase& phase, Index block) const {
+  void pack(Index g, Index c0, Index count, const Phase& phase, Index block, T* out) const {
     const Index width = blocks.width(block), first = blocks.first(block);
     const Index live = blocks.live(block);
-    T* out = to + offset(g, c0, count, phase, block);
     for (Index t = 0; t < phase.taps; ++t, out += count * width) {
       const Index k = plan.taps[std::size_t(phase.first_tap + t)].weight;
       if (live < width) std::fill_n(out, count * width, T(0));
@@ -187,13 +202,41 @@ struct PackedWeights {
         for (Index c = 0; c < count; ++c, from += plan.target.channels)
           std::memcpy(out + c * width, from, std::size_t(live) * sizeof(T));
       } else {
-        // Turned over: read in the order of memory, written within the first-level cache.
-        const T* from =
-            weight + (k * plan.outside + first) * plan.source.channels + g * plan.inside + c0;
-        for (Index o = 0; o < live; ++o, from += plan.source.channels)
-          for (Index c = 0; c < count; ++c) out[c * width + o] = from[c];
+        turn_over(weight + (k * plan.outside + first) * plan.source.channels + g * plan.inside + c0,
+                  count, live, out, width);
       }
     }
+  }
+  // Asks for part i of `parts` of what `pack` reads.
+  [[gnu::noinline]] void ask(Index g, Index c0, Index count, const Phase& phase, Index block,
+                             Index i, Index parts) const {
+    asm volatile("");  // g++ drops calls of functions that do nothing but ask
+    const Index first = blocks.first(block), live = blocks.live(block);
+    const Index rows = plan.to_coarse ? count : live, length = plan.to_coarse ? live : count;
+    const Index step = plan.to_coarse ? plan.target.channels : plan.source.channels;
+    const Index origin =
+        plan.to_coarse ? c0 * step + g * plan.outside + first : first * step + g * plan.inside + c0;
+    const Index tap_step = (plan.to_coarse ? plan.inside : plan.outside) * step;
+    const Index end = (i + 1) * phase.taps / parts;
+    for (Index t = i * phase.taps / parts; t < end; ++t) {
+      const T* from =
+          weight + plan.taps[std::size_t(phase.first_tap + t)].weight * tap_step + origin;
+      for (Index r = 0; r < rows; ++r, from += step)
+        for (Index o = 0; o < length; o += 64 / Index(sizeof(T)))
+          __builtin_prefetch(from + o, 0, 2);
+    }
+  }
+  // Squares of a vector's length by themselves, the rest in the order of memory.
+  void turn_over(const T* from, Index count, Index live, T* out, Index width) const {
+    constexpr Index L = lanes<T>;
+    const Index step = plan.source.channels;
+    const Index squares[2] = {live / L * L, count / L * L};
+    for (Index o = 0; o < squares[0]; o += L)
+      for (Index c = 0; c < squares[1]; c += L)
+        transpose(from + o * step + c, step, out + c * width + o, width);
+    for (Index o = 0; o < live; ++o)
+      for (Index c = o < squares[0] ? squares[1] : 0; c < count; ++c)
+        out[c * width + o] = from[o * step + c];
   }
 };
 
@@ -304,6 +347,61 @@ struct Convolution {
     Index case_tile, n, g, first_block, last_block, first[3] = {}, extent[3] = {};
     Index cells() const { return extent[0] * extent[1] * extent[2]; }
   };
+  // The cells of a task in an order of their own: those that share which taps lie within the source
+  // stand together, so that blocks of them leave the others out.
+  struct Order {
+    Index* cell_at;  // as in Reads
+    Index* place;    // where sums go, in voxels of the target, or in the order of rows
+    Index* reach;    // which taps are within: bits for each axis
+  };
+  static constexpr Index reach_bits = 16;
+  static Index bits_along(Index reach, int axis) {
+    return reach >> (2 - axis) * reach_bits & ((Index(1) << reach_bits) - 1);
+  }
+  // The runs of blocks of such cells.
+  struct Reach {
+    const Plan& plan;
+    const Box& box;
+    const Index* reach;
+    Index count;  // source channels
+    Index* list;
+    Index listed = 0;
+    Runs found{list, 0, 0, 1};
+
+    const Runs& runs(Index cell, Index cells) {
+      Index any = 0;
+      for (Index r = 0; r < cells; ++r) any |= reach[cell + r];
+      if (any != listed) listed = any, make();
+      return found;
+    }
+
+   private:
+    void make() {
+      const Plan::Taps along = plan.taps_along();
+      Index begin[3], end[3];
+      for (int a = 0; a < 3; ++a) {
+        const auto bits = static_cast<unsigned>(bits_along(listed, a));
+        begin[a] = __builtin_ctz(bits), end[a] = 32 - __builtin_clz(bits);
+      }
+      const bool neighbours =
+          along.count[2] > 1 && plan.taps[1].offset[2] == plan.taps[0].offset[2] + 1;
+      const Index joined = neighbours ? end[2] - begin[2] : 1;
+      Index n = 0, line = 0;
+      for (Index z = begin[0]; z < end[0]; ++z)
+        for (Index y = begin[1]; y < end[1]; ++y)
+          for (Index x = begin[2]; x < end[2]; x += joined) {
+            const Index t = z * along.step[0] + y * along.step[1] + x;
+            const Tap& tap = plan.taps[std::size_t(t)];
+            list[n++] =
+                (((tap.offset[0] - plan.low[0]) * box.size[1] + tap.offset[1] - plan.low[1]) *
+                     box.size[2] +
+                 tap.offset[2] - plan.low[2]) *
+                count;
+            list[n++] = t * count - line, line = (t + joined) * count;
+          }
+      found.count = n / 2, found.length = joined * count;
+    }
+  };
   // What the sums of one phase read: cell i begins at from + cell_at[i] * step.
   struct Reads {
     Runs runs;
@@ -313,6 +411,7 @@ struct Convolution {
     bool fresh;   // of the sums before there are none
     Index ahead;  // cells: whose numbers to ask for; 0: none
     Index last, cell_step;
+    Reach* reach = nullptr;  // if some cells leave taps out
 
     // A block of sums from some cells on, shown to `seen`.
     template <int vectors, Put put = Put::cached, class Seen>
@@ -321,6 +420,9 @@ struct Convolution {
       constexpr Index count = block_rows<vectors>;
       const T* row[count];
       for (Index r = 0; r < count; ++r) row[r] = from + cell_at[cell + r] * step;
+      if (reach)
+        return multiply_for<T, vectors, put, Ask::nothing, true>(
+            row, reach->runs(cell, count), w, before, before_step, to, to_step, seen);
       if (ahead > 0 && runs.length == cell_step * step) {
         // Cells are neighbours in all their runs: bit by bit, so that sums need not wait.
         Runs asking = runs;
@@ -348,7 +450,8 @@ struct Convolution {
 
   void run(const Task& task) const {
     Box box = plan.source_box(task.first, task.extent);
-    const bool in_place = reads_in_place(), straight = writes_straight(task);
+    const bool in_place = reads_in_place(), sorted = is_sorted(),
+               straight = writes_straight(task, sorted);
     if (in_place)
       box.size[0] = plan.source.depth, box.size[1] = plan.source.height,
       box.size[2] = plan.source.width;
@@ -356,11 +459,18 @@ struct Convolution {
     const Index phases = Index(plan.phases.size()), block_step = room * 2 * lanes<T>;
     const Index phase_step = (task.last_block - task.first_block) * block_step;
     T* const packed = in_place ? nullptr : thread_scratch<T, 0>(box.voxels() * weights.slice);
-    T* const sums = thread_scratch<T, 1>(phases * phase_step);
-    Index* const cell_at = thread_scratch<Index, 2>(room + Index(plan.taps.size()));
-    Index* const runs = cell_at + room;
-    list_cells(task, box, cell_at);
-    for (Index i = cells; i < room; ++i) cell_at[i] = cell_at[cells - 1];
+    // Sums that stand in another order are put in order before they are written.
+    T* const sums = thread_scratch<T, 1>((sorted && !straight ? 2 : 1) * phases * phase_step);
+    T* const ordered = sorted && !straight ? sums + phases * phase_step : sums;
+    Index* const cell_at = thread_scratch<Index, 2>(3 * room + 2 * Index(plan.taps.size()));
+    const Order order{cell_at, cell_at + room, cell_at + 2 * room};
+    Index* const runs = cell_at + 3 * room;
+    if (sorted)
+      sort_cells(task, box, straight, order);
+    else
+      list_cells(task, box, cell_at);
+    for (Index i = cells; i < room; ++i)
+      cell_at[i] = cell_at[cells - 1], order.reach[i] = order.reach[cells - 1];
 
     for (Index c0 = 0; c0 < plan.inside; c0 += weights.slice) {
       const Index count = std::min(weights.slice, plan.inside - c0);
@@ -386,22 +496,46 @@ struct Convolution {
                     0,
                     cells - 1,
                     plan.source_step[2]};
+        Reach reach{plan, box, order.reach, count, runs};
+        if (sorted) reads.reach = &reach;
         for (Index b = task.first_block; b < task.last_block; ++b) {
           reads.ahead = in_place && p == 0 && b == task.first_block ? ahead(reads.runs) : 0;
           T* const to = sums + p * phase_step + (b - task.first_block) * block_step;
-          const T* const w = weights.to + weights.offset(task.g, c0, count, phase, b);
+          const T* const w = weights.to ? weights.to + weights.offset(task.g, c0, count, phase, b)
+                                        : pack_now(task, c0, count, phase, b);
+          const Later later = weights.to || !sorted ? Later{} : after(task, c0, b);
+          const Puts puts{order.place, straight, ordered + (to - sums)};
           if (blocks.vectors(b) == 2)
-            last&& straight ? finish<2>(task, phase, reads, w, b, to)
-                            : add_up<2>(task, reads, w, b, to);
+            last&& sorted     ? finish_sorted<2>(task, reads, puts, w, b, to, later)
+            : last&& straight ? finish<2>(task, phase, reads, w, b, to)
+                              : add_up<2>(task, reads, w, b, to, later);
           else
-            last&& straight ? finish<1>(task, phase, reads, w, b, to)
-                            : add_up<1>(task, reads, w, b, to);
+            last&& sorted     ? finish_sorted<1>(task, reads, puts, w, b, to, later)
+            : last&& straight ? finish<1>(task, phase, reads, w, b, to)
+                              : add_up<1>(task, reads, w, b, to, later);
         }
       }
     }
     if (!straight)
       for (Index p = 0; p < phases; ++p)
-        write(task, plan.phases[std::size_t(p)], sums + p * phase_step, block_step);
+        write(task, plan.phases[std::size_t(p)], ordered + p * phase_step, block_step);
+  }
+  // Weights that few tasks read are packed by each of them, which asks for the next meanwhile.
+  const T* pack_now(const Task& task, Index c0, Index count, const Phase& phase, Index b) const {
+    T* const to = thread_scratch<T, 3>(weights.slice * phase.taps * 2 * lanes<T>);
+    weights.pack(task.g, c0, count, phase, b, to);
+    return to;
+  }
+  struct Later {
+    Index c0 = 0, block = -1;
+  };
+  Later after(const Task& task, Index c0, Index b) const {
+    if (b + 1 < task.last_block) return {c0, b + 1};
+    return {c0 + weights.slice, c0 + weights.slice < plan.inside ? task.first_block : -1};
+  }
+  void ask(const Task& task, const Later& later, Index i, Index parts) const {
+    weights.ask(task.g, later.c0, std::min(weights.slice, plan.inside - later.c0), plan.phases[0],
+                later.block, i, parts);
   }
   void list_cells(const Task& task, const Box& box, Index* cell_at) const {
     for (Index z = 0; z < task.extent[0]; ++z)
@@ -410,6 +544,75 @@ struct Convolution {
           *cell_at++ =
               (z * plan.source_step[0] * box.size[1] + y * plan.source_step[1]) * box.size[2] +
               x * plan.source_step[2];
+  }
+  // Neighbours along an axis with the same taps within the source.
+  struct Stretch {
+    Index begin, end, reach;
+  };
+  static constexpr Index most_stretches =
+      2 * reach_bits + 1;  // a tap is within from one to another
+  Index list_stretches(const Task& task, int a, Stretch* to) const {
+    const Plan::Taps along = plan.taps_along();
+    const Index whole[3] = {plan.source.depth, plan.source.height, plan.source.width};
+    Index n = 0;
+    for (Index p = 0; p < task.extent[a]; ++p) {
+      Index reach = 0;
+      for (Index t = 0; t < along.count[a]; ++t) {
+        const Index at = (task.first[a] + p) * plan.source_step[a] +
+                         plan.taps[std::size_t(t * along.step[a])].offset[a];
+        if (at >= 0 && at < whole[a]) reach |= Index(1) << t;
+      }
+      if (reach == 0) reach = 1;  // a zero is read
+      reach <<= (2 - a) * reach_bits;
+      if (n > 0 && to[n - 1].reach == reach)
+        to[n - 1].end = p + 1;
+      else
+        to[n++] = {p, p + 1, reach};
+    }
+    return n;
+  }
+  // First whole blocks of cells that share their taps, then what remains of each kind.
+  void sort_cells(const Task& task, const Box& box, bool straight, const Order& order) const {
+    Stretch all[3][most_stretches];
+    Index count[3], n = 0;
+    for (int a = 0; a < 3; ++a) count[a] = list_stretches(task, a, all[a]);
+    const Grid& grid = plan.target;
+    const Index from_step[3] = {plan.source_step[0] * box.size[1] * box.size[2],
+                                plan.source_step[1] * box.size[2], plan.source_step[2]};
+    const Index to_step[3] = {
+        (straight ? grid.height * grid.width : task.extent[1] * task.extent[2]),
+        straight ? grid.width : task.extent[2], 1};
+    for (const bool whole : {true, false})
+      for (Index i = 0; i < count[0]; ++i)
+        for (Index j = 0; j < count[1]; ++j)
+          for (Index k = 0; k < count[2]; ++k)
+            n += sort_stretch(all[0][i], all[1][j], all[2][k], whole, from_step, to_step,
+                              {order.cell_at + n, order.place + n, order.reach + n});
+  }
+  Index sort_stretch(const Stretch& layers, const Stretch& rows, const Stretch& cells, bool whole,
+                     const Index (&from_step)[3], const Index (&to_step)[3],
+                     const Order& to) const {
+    const Index height = rows.end - rows.begin, width = cells.end - cells.begin;
+    const Index all = (layers.end - layers.begin) * height * width;
+    const Index at_once = blocks.most == 2 ? block_rows<2> : block_rows<1>;
+    const Index split = all / at_once * at_once;
+    const Index begin = whole ? 0 : split, end = whole ? split : all;
+    for (Index i = begin; i < end; ++i) {
+      const Index z = layers.begin + i / width / height, y = rows.begin + i / width % height,
+                  x = cells.begin + i % width;
+      to.cell_at[i - begin] = z * from_step[0] + y * from_step[1] + x * from_step[2];
+      to.place[i - begin] = z * to_step[0] + y * to_step[1] + x * to_step[2];
+      to.reach[i - begin] = layers.reach | rows.reach | cells.reach;
+    }
+    return end - begin;
+  }
+  // Where sums are long enough to hide that cells are put one by one, and there is an order to
+  // choose.
+  bool is_sorted() const {
+    if (plan.phases.size() != 1 || reads_in_place() || plan.phases[0].taps < 2) return false;
+    const Plan::Taps along = plan.taps_along();
+    return plan.phases[0].taps * plan.inside >= 256 &&
+           std::max({along.count[0], along.count[1], along.count[2]}) <= reach_bits;
   }
   // With few taps to a number there is nothing to pack.
   bool reads_in_place() const {
@@ -425,8 +628,9 @@ struct Convolution {
   }
   // Whether the last sums may go where they belong: into one tensor of which nothing is kept, in
   // rows that are long enough.
-  bool writes_straight(const Task& task) const {
+  bool writes_straight(const Task& task, bool sorted) const {
     if (!sink.out[0] || sink.add[0] || sink.grid[1].channels > 0) return false;
+    if (sorted) return true;
     for (const Phase& phase : plan.phases)
       if (phase.taps == 0 || plan.place_of(task.first, task.extent, phase).size[2] < block_rows<1>)
         return false;
@@ -459,10 +663,12 @@ struct Convolution {
   };
   // Adds a slice of the source channels to the sums of all cells.
   template <int vectors>
-  void add_up(const Task& task, const Reads& reads, const T* w, Index b, T* sums) const {
+  void add_up(const Task& task, const Reads& reads, const T* w, Index b, T* sums,
+              const Later& later) const {
     constexpr Index count = block_rows<vectors>, width = vectors * lanes<T>;
     const Bias bias(*this, task.g, b);
     for (Index i = 0; i < task.cells(); i += count, sums += count * width) {
+      if (later.block >= 0) ask(task, later, i / count, pieces(task.cells(), count));
       if (reads.runs.count > 0)
         reads.template multiply<vectors>(i, w, reads.fresh ? bias.of : sums,
                                          reads.fresh ? 0 : width, sums, width, Unseen());
@@ -530,6 +736,50 @@ struct Convolution {
             put_rows<Put::cached, vectors>(made, fresh, live, whole, out + x * step, step);
         }
       }
+    seen.put();
+  }
+  // Where the last sums of sorted cells go: into the sink, or in the order of rows aside.
+  struct Puts {
+    const Index* place;
+    bool straight;
+    T* aside;
+  };
+  template <int vectors>
+  void finish_sorted(const Task& task, const Reads& reads, const Puts& puts, const T* w, Index b,
+                     const T* sums, const Later& later) const {
+    constexpr Index count = block_rows<vectors>, width = vectors * lanes<T>;
+    const Bias bias(*this, task.g, b);
+    const Plan::Place place = plan.place_of(task.first, task.extent, plan.phases[0]);
+    T* const out = puts.straight
+                       ? sink.out[0] + plan.voxel_at(task.n, place, 0, 0) * sink.grid[0].channels +
+                             task.g * plan.outside + blocks.first(b)
+                       : puts.aside;
+    const Index step = puts.straight ? sink.grid[0].channels : width;
+    const bool sees = puts.straight && moments;
+    double* const total = sees ? moments_of(task, b) : nullptr;
+    MomentsOfRow<T, vectors> seen(total, sees ? total + plan.groups * blocks.padded : nullptr);
+    const Index live = puts.straight ? blocks.live(b) : width;
+    for (Index i = 0; i < task.cells(); i += count, sums += count * width) {
+      if (later.block >= 0) ask(task, later, i / count, pieces(task.cells(), count));
+      const Index fresh = std::min(count, task.cells() - i);
+      T made[count * width];
+      const T* const before = reads.fresh ? bias.of : sums;
+      const Index before_step = reads.fresh ? 0 : width;
+      if (sees && fresh == count) {
+        reads.template multiply<vectors>(i, w, before, before_step, made, width, seen);
+      } else {
+        reads.template multiply<vectors>(i, w, before, before_step, made, width, Unseen());
+        if (sees) seen.add(made, width, fresh);
+      }
+      if (sees) seen.put_long(run_length);
+      for (Index r = 0; r < fresh; ++r) {
+        T* const to = out + puts.place[i + r] * step;
+        if (past && puts.straight)
+          put_rows<Put::past, vectors>(made + r * width, 1, live, live == width, to, 0);
+        else
+          put_rows<Put::cached, vectors>(made + r * width, 1, live, live == width, to, 0);
+      }
+    }
     seen.put();
   }
   // Rows of `live` numbers from rows of whole vectors; or those as they are, see `spills` above.
@@ -605,9 +855,15 @@ void convolve_plainly(const Window& w, bool to_coarse, const Feed<T>& feed, cons
   while (!enough() && plan.tile[0] * plan.tile[1] * plan.tile[2] > 64)
     cut_tile(plan.tile, plan.tile[0] * plan.tile[1] * plan.tile[2] - 1, shorter);
 
-  const Scratch<T> packed(plan.groups * plan.inside * taps * blocks.padded);
-  const PackedWeights<T> weights{plan, blocks, weight, slice, packed.data()};
-  parallel_for(plan.groups * pieces(plan.inside, slice) * phases * blocks.count, 1, weights);
+  const Index numbers = plan.groups * plan.inside * taps * blocks.padded;
+  // Many weights that serve few tiles come out of far caches once less.
+  const bool by_task = phases == 1 && numbers * Index(sizeof(T)) > Index(4) << 20 &&
+                       plan.target.cases * plan.tiles() <= 2;
+  Scratch<T> packed;
+  const PackedWeights<T> weights{plan, blocks, weight, slice,
+                                 by_task ? nullptr : packed.grow(numbers)};
+  if (!by_task)
+    parallel_for(plan.groups * pieces(plan.inside, slice) * phases * blocks.count, 1, weights);
 
   Scratch<double> parts;
   const Index all = plan.target.cases * plan.tiles() * 2 * plan.groups * blocks.padded;

@@ -60,8 +60,8 @@ class MomentsOfRow {
     ((k % vectors == 0 ? a.add(x[k]) : b.add(x[k])), ...);
     a_ = a, b_ = b, count_ += Index(sizeof...(k)) / vectors;
   }
-  void put_long() {
-    if (count_ >= 96) put();
+  void put_long(Index most = 96) {
+    if (count_ >= most) put();
   }
   void put() {
     if (count_ == 0) return;

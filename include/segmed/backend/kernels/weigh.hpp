@@ -90,7 +90,7 @@ struct Weighing {
     T* const packed = in_place ? nullptr : thread_scratch<T, 0>(largest.voxels() * count);
     T* sum = thread_scratch<T, 1>((last_block - first_block) * room * width);
     T* other = thread_scratch<T, 3>((last_block - first_block) * cells * width);
-    Index* runs = thread_scratch<Index, 2>(plan.tile[0] * plan.tile[1]);
+    Index* const within = thread_scratch<Index, 2>(6 * taps + 2 * plan.tile[0] * plan.tile[1]);
     const T** row = thread_scratch<const T*, 4>(room);
 
     const Index tiles = plan.target.cases * plan.tiles();
@@ -113,7 +113,7 @@ struct Weighing {
         read_box(FeedRows<T>(fine, tile.n, g * plan.inside + c0, count), plan.source, box, count,
                  packed);
       }
-      const Runs list = list_rows(box, tile.extent, step, runs);
+      list_within(tile, within);
       list_taps(box, from, step, count, row, room);
       for (Index b = first_block; b < last_block; ++b) {
         T* to = sum + (b - first_block) * room * width;
@@ -125,10 +125,13 @@ struct Weighing {
                            g * plan.outside + blocks.first(b), blocks.live(b)},
                           b - first_block,
                           last_block - first_block};
+        Within list{*this, box, tile.extent, count, step, within, within + 6 * taps};
+        const bool puts = !total && i == last_tile;
+        const Written written{puts ? gradient(g, 0, c0, blocks.first(b)) : nullptr, count, b};
         if (blocks.vectors(b) == 2)
-          sum_rows<2>(row, taps * count, list, values, voxels == 0, to, ahead);
+          sum_rows<2>(row, taps * count, list, values, voxels == 0, to, ahead, written);
         else
-          sum_rows<1>(row, taps * count, list, values, voxels == 0, to, ahead);
+          sum_rows<1>(row, taps * count, list, values, voxels == 0, to, ahead, written);
       }
       voxels += tile.box().voxels();
       if (voxels < flush_after && i < last_tile) continue;
@@ -140,14 +143,64 @@ struct Weighing {
       voxels = 0, first_flush = false;
     }
   }
-  Runs list_rows(const Box& box, const Index (&extent)[3], Index step, Index* runs) const {
-    Index n = 0;
-    for (Index z = 0; z < extent[0]; ++z)
-      for (Index y = 0; y < extent[1]; ++y)
-        runs[n++] =
-            (z * plan.source_step[0] * box.size[1] + y * plan.source_step[1]) * box.size[2] * step;
-    return {runs, n, extent[2], plan.source_step[2] * step};
+  // The cells of a tile whose number lies within the fine grid: for each tap and axis begin and
+  // end; where there are none, one, which reads zeros.
+  void list_within(const Tile& tile, Index* to) const {
+    const Index whole[3] = {plan.source.depth, plan.source.height, plan.source.width};
+    for (const Tap& tap : plan.taps)
+      for (int a = 0; a < 3; ++a, to += 2) {
+        const Index last = tile.extent[a] - 1, step = plan.source_step[a];
+        const Index at = tile.first[a] * step + tap.offset[a];
+        to[0] = std::clamp<Index>(pieces(std::max<Index>(0, -at), step), 0, last);
+        to[1] =
+            std::clamp<Index>(pieces(std::max<Index>(0, whole[a] - at), step), to[0] + 1, last + 1);
+      }
   }
+  // The runs of blocks of rows: what any of their taps has within the grid.
+  struct Within {
+    const Weighing& of;
+    const Box& box;
+    const Index (&extent)[3];
+    Index count, step;  // fine channels; numbers from voxel to voxel
+    const Index* within;
+    Index* list;
+    Index first_tap = -1, last_tap = -1;
+    Index begin[3] = {0, 0, 0}, end[3] = {0, 0, 0};
+    Runs found{list, 0, 0, of.plan.source_step[2] * step};
+
+    const Runs& runs(Index row, Index rows) {
+      const Index taps = Index(of.plan.taps.size());
+      const Index first = row / count, last = std::min(taps - 1, (row + rows - 1) / count);
+      if (first != first_tap || last != last_tap) first_tap = first, last_tap = last, join();
+      return found;
+    }
+
+   private:
+    void join() {
+      bool same = found.count > 0;
+      for (int a = 0; a < 3; ++a) {
+        Index low = extent[a], high = 0;
+        for (Index t = first_tap; t <= last_tap; ++t)
+          low = std::min(low, within[6 * t + 2 * a]),
+          high = std::max(high, within[6 * t + 2 * a + 1]);
+        same = same && low == begin[a] && high == end[a];
+        begin[a] = low, end[a] = high;
+      }
+      if (!same) make();
+    }
+    void make() {
+      const Index* const by = of.plan.source_step;
+      Index n = 0, line = 0;
+      for (Index z = begin[0]; z < end[0]; ++z)
+        for (Index y = begin[1]; y < end[1]; ++y) {
+          const Index cell = (z * extent[1] + y) * extent[2] + begin[2];
+          list[n++] =
+              ((z * by[0] * box.size[1] + y * by[1]) * box.size[2] + begin[2] * by[2]) * step;
+          list[n++] = cell - line, line = cell + end[2] - begin[2];
+        }
+      found.count = n / 2, found.length = end[2] - begin[2];
+    }
+  };
   // Where the numbers of each (tap, channel) begin.
   void list_taps(const Box& box, const T* origin, Index step, Index count, const T** row,
                  Index room) const {
@@ -166,14 +219,30 @@ struct Weighing {
     const FeedRows<T> rows(coarse, tile.n, g * plan.outside + blocks.first(block), live);
     read_box(rows, plan.target, tile.box(), width, to);
   }
+  // Rows of the gradient that sums are added to soon: asked for meanwhile, to be written.
+  struct Written {
+    T* first;  // of the first tap; null: none
+    Index count, block;
+  };
+  [[gnu::noinline]] void ask(const Written& to, Index row, Index end) const {
+    asm volatile("");  // g++ drops calls of functions that do nothing but ask
+    const Index live = blocks.live(to.block), channels = plan.target.channels;
+    for (; row < end; ++row) {
+      const Index tap = plan.taps[std::size_t(row / to.count)].weight;
+      const T* const from = to.first + (tap * plan.inside + row % to.count) * channels;
+      for (Index o = 0; o < live; o += 64 / Index(sizeof(T))) __builtin_prefetch(from + o, 1);
+    }
+  }
   template <int vectors>
-  void sum_rows(const T* const* row, Index count, const Runs& runs, const T* values, bool fresh,
-                T* to, const Ahead& ahead) const {
+  void sum_rows(const T* const* row, Index count, Within& list, const T* values, bool fresh, T* to,
+                const Ahead& ahead, const Written& written) const {
     constexpr Index at_once = block_rows<vectors>, width = vectors * lanes<T>;
     static constexpr T zero[width] = {};
     for (Index j = 0; j < count; j += at_once, to += at_once * width) {
       ahead.ask(j / at_once, pieces(count, at_once));
-      multiply<T, vectors>(row + j, runs, values, fresh ? zero : to, fresh ? 0 : width, to, width);
+      if (written.first) ask(written, j, std::min(count, j + at_once));
+      multiply<T, vectors, Put::cached, at_once, false, true>(
+          row + j, list.runs(j, at_once), values, fresh ? zero : to, fresh ? 0 : width, to, width);
     }
   }
   void flush(const T* sum, Index b, const Block& part, bool begins, double* total) const {
