@@ -149,11 +149,11 @@ struct Weighing {
     const Index whole[3] = {plan.source.depth, plan.source.height, plan.source.width};
     for (const Tap& tap : plan.taps)
       for (int a = 0; a < 3; ++a, to += 2) {
-        const Index last = tile.extent[a] - 1, step = plan.source_step[a];
+        const Index cells = tile.extent[a], step = plan.source_step[a];
         const Index at = tile.first[a] * step + tap.offset[a];
-        to[0] = std::clamp<Index>(pieces(std::max<Index>(0, -at), step), 0, last);
+        to[0] = std::clamp<Index>(pieces(std::max<Index>(0, -at), step), 0, cells - 1);
         to[1] =
-            std::clamp<Index>(pieces(std::max<Index>(0, whole[a] - at), step), to[0] + 1, last + 1);
+            std::clamp<Index>(pieces(std::max<Index>(0, whole[a] - at), step), to[0] + 1, cells);
       }
   }
   // The runs of blocks of rows: what any of their taps has within the grid.
@@ -170,8 +170,8 @@ struct Weighing {
 
     const Runs& runs(Index row, Index rows) {
       const Index taps = Index(of.plan.taps.size());
-      const Index first = row / count, last = std::min(taps - 1, (row + rows - 1) / count);
-      if (first != first_tap || last != last_tap) first_tap = first, last_tap = last, join();
+      const Index low = row / count, high = std::min(taps - 1, (row + rows - 1) / count);
+      if (low != first_tap || high != last_tap) first_tap = low, last_tap = high, join();
       return found;
     }
 
