@@ -105,6 +105,18 @@ bool is_about(const Json& uses, Index d1, const std::string& hide) {
   return uses.at("d1").as_index() == d1 && uses.at("hide").as_string() == hide;
 }
 
+/// What `read` makes of the report in `path`, which another version may have left there.
+template <class Read>
+auto reading(const std::string& path, const Read& read) {
+  try {
+    return read();
+  } catch (const DataError& error) {
+    throw FileError(std::string(error.what()) + " in " + path +
+                    "; remove it: the finished runs stand in results.json, only their curves of "
+                    "training are lost");
+  }
+}
+
 ReportInput input_of(const std::string& out, const FolderCohort& cohort, const Results& results,
                      const Json& json) {
   ReportInput input;
@@ -186,14 +198,17 @@ GainReport::GainReport(const GainOptions& options, const Study& study, const Jso
     for (const Index d1 : study.d1_sizes())
       uses.push_back(
           Json::Object{{"d1", d1}, {"hide", study.hides()[hide]}, {"classes", uses_of(d1, hide)}});
+  const auto keep = [&](const Json& one) {
+    const auto& fresh = uses.as_array();
+    if (std::none_of(fresh.begin(), fresh.end(), [&](const Json& now) {
+          return is_about(one, now.at("d1").as_index(), now.at("hide").as_string());
+        }))
+      uses.push_back(one);
+  };
   if (const Json* before = json_.find("uses"))
-    for (const Json& one : before->as_array()) {
-      const auto& fresh = uses.as_array();
-      if (std::none_of(fresh.begin(), fresh.end(), [&](const Json& now) {
-            return is_about(one, now.at("d1").as_index(), now.at("hide").as_string());
-          }))
-        uses.push_back(one);
-    }
+    reading(path, [&] {
+      for (const Json& one : before->as_array()) keep(one);
+    });
   json_["uses"] = uses;
 }
 
@@ -226,7 +241,8 @@ void GainReport::write(const Results& results) {
     hooks[curve.at("policy").as_string()] = curve.at("hooks");
   manifest["hooks"] = hooks;
   write_text(out + "/manifest.json", manifest.dump(1) + "\n");
-  const ReportInput input = input_of(out, study_.cohort(), results, json_);
+  const ReportInput input =
+      reading(out + "/report.json", [&] { return input_of(out, study_.cohort(), results, json_); });
   write_classes(out, input);
   write_report(out + "/report.html", input);
 }
@@ -238,13 +254,16 @@ void redraw_report(const std::string& folder) {
                      ": is not there; this folder holds no comparison");
   const Json json = parse_json(read_bytes(path), path);
   FolderOptions options;
-  for (const Json& name : json.at("classes").as_array())
-    options.classes.push_back(name.as_string());
-  for (const Json& name : json.at("class_names").as_array())
-    options.class_names.push_back(name.as_string());
-  const std::string data = json.at("data").as_string();
+  const std::string data = reading(path, [&] {
+    for (const Json& name : json.at("classes").as_array())
+      options.classes.push_back(name.as_string());
+    for (const Json& name : json.at("class_names").as_array())
+      options.class_names.push_back(name.as_string());
+    return json.at("data").as_string();
+  });
   const FolderCohort cohort = fs::is_directory(data) ? open_folder(data, options) : FolderCohort{};
-  write_report(folder + "/report.html", input_of(folder, cohort, results, json));
+  const ReportInput input = reading(path, [&] { return input_of(folder, cohort, results, json); });
+  write_report(folder + "/report.html", input);
 }
 
 int report(const ReportOptions& options) {

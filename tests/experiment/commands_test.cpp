@@ -254,6 +254,11 @@ TEST_SUITE("experiment/commands") {
     refused("--warm-start", "", "began with the weights of M_0");
     CHECK_MESSAGE(again("", "") == 0, here.said());
     CHECK(here.said().find("10 of 10 runs are finished") != std::string::npos);
+    write_text(here.folder / "copy/report.json", R"({"uses": [{"d1": 1}], "curves": []})");
+    CHECK(again("", "") == 3);
+    CHECK_MESSAGE(here.said().find("there is no member \"hide\" in copy/report.json; remove it") !=
+                      std::string::npos,
+                  here.said());
   }
   TEST_CASE("what is wrong with the cases is said before anything is trained") {
     const Workplace here;

@@ -215,6 +215,12 @@ class FeedRows {
 struct Box {
   Index low[3], size[3];  // depth, height, width
   Index voxels() const { return size[0] * size[1] * size[2]; }
+  bool inside(const Grid& grid) const {
+    const Index extent[3] = {grid.depth, grid.height, grid.width};
+    bool all = true;
+    for (int a = 0; a < 3; ++a) all = all && low[a] >= 0 && low[a] + size[a] <= extent[a];
+    return all;
+  }
 };
 
 // to[voxel of the box][c], voxels `step` apart, zero outside of the grid.

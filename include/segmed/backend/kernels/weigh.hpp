@@ -100,6 +100,8 @@ struct Weighing {
     for (Index i = partial * tiles / partials; i <= last_tile; ++i) {
       const Tile tile(plan, i), next(plan, std::min(i + 1, last_tile));
       Box box = plan.source_box(tile.first, tile.extent);
+      // Blocks of rows of few channels have taps of all sides: nothing to leave out.
+      const bool all = count < block_rows<2> || box.inside(plan.source);
       const T* from = packed;
       Index step = count;  // between neighbouring voxels
       if (in_place) {
@@ -113,7 +115,8 @@ struct Weighing {
         read_box(FeedRows<T>(fine, tile.n, g * plan.inside + c0, count), plan.source, box, count,
                  packed);
       }
-      list_within(tile, within);
+      const Runs rows = all ? list_rows(box, tile.extent, step, within) : Runs{};
+      if (!all) list_within(tile, within);
       list_taps(box, from, step, count, row, room);
       for (Index b = first_block; b < last_block; ++b) {
         T* to = sum + (b - first_block) * room * width;
@@ -129,9 +132,9 @@ struct Weighing {
         const bool puts = !total && i == last_tile;
         const Written written{puts ? gradient(g, 0, c0, blocks.first(b)) : nullptr, count, b};
         if (blocks.vectors(b) == 2)
-          sum_rows<2>(row, taps * count, list, values, voxels == 0, to, ahead, written);
+          sum_rows<2>(row, taps * count, rows, list, values, voxels == 0, to, ahead, written);
         else
-          sum_rows<1>(row, taps * count, list, values, voxels == 0, to, ahead, written);
+          sum_rows<1>(row, taps * count, rows, list, values, voxels == 0, to, ahead, written);
       }
       voxels += tile.box().voxels();
       if (voxels < flush_after && i < last_tile) continue;
@@ -142,6 +145,15 @@ struct Weighing {
           add_to_gradient(own, b, part);
       voxels = 0, first_flush = false;
     }
+  }
+  // The runs of a tile, of which all taps have all cells.
+  Runs list_rows(const Box& box, const Index (&extent)[3], Index step, Index* runs) const {
+    Index n = 0;
+    for (Index z = 0; z < extent[0]; ++z)
+      for (Index y = 0; y < extent[1]; ++y)
+        runs[n++] =
+            (z * plan.source_step[0] * box.size[1] + y * plan.source_step[1]) * box.size[2] * step;
+    return {runs, n, extent[2], plan.source_step[2] * step};
   }
   // The cells of a tile whose number lies within the fine grid: for each tap and axis begin and
   // end; where there are none, one, which reads zeros.
@@ -233,16 +245,22 @@ struct Weighing {
       for (Index o = 0; o < live; o += 64 / Index(sizeof(T))) __builtin_prefetch(from + o, 1);
     }
   }
+  // `rows` where there are any, else those of the list.
   template <int vectors>
-  void sum_rows(const T* const* row, Index count, Within& list, const T* values, bool fresh, T* to,
-                const Ahead& ahead, const Written& written) const {
+  void sum_rows(const T* const* row, Index count, const Runs& rows, Within& list, const T* values,
+                bool fresh, T* to, const Ahead& ahead, const Written& written) const {
     constexpr Index at_once = block_rows<vectors>, width = vectors * lanes<T>;
     static constexpr T zero[width] = {};
     for (Index j = 0; j < count; j += at_once, to += at_once * width) {
       ahead.ask(j / at_once, pieces(count, at_once));
       if (written.first) ask(written, j, std::min(count, j + at_once));
-      multiply<T, vectors, Put::cached, at_once, false, true>(
-          row + j, list.runs(j, at_once), values, fresh ? zero : to, fresh ? 0 : width, to, width);
+      const T* const before = fresh ? zero : to;
+      const Index before_step = fresh ? 0 : width;
+      if (rows.count > 0)
+        multiply<T, vectors>(row + j, rows, values, before, before_step, to, width);
+      else
+        multiply<T, vectors, Put::cached, at_once, false, true>(
+            row + j, list.runs(j, at_once), values, before, before_step, to, width);
     }
   }
   void flush(const T* sum, Index b, const Block& part, bool begins, double* total) const {
