@@ -55,5 +55,5 @@ echo '#include <segmed/segmed.hpp>' >"$umbrella"
 measure "umbrella, linked" 3 4.5 "$umbrella" "$@" "${flags[@]}" -DSEGMED_KERNELS_LINKED
 measure "umbrella, header-only" 12 6 "$umbrella" "$@" "${flags[@]}"
 measure "hello, linked" 8 13 "$root/examples/hello.cpp" "$@" "${flags[@]}" -DSEGMED_KERNELS_LINKED
-measure "hello, header-only" 15 46 "$root/examples/hello.cpp" "$@" "${flags[@]}"
+measure "hello, header-only" 15 52 "$root/examples/hello.cpp" "$@" "${flags[@]}"
 exit $status
