@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cstdint>
 #include <cstring>
 #include <limits>
+#include <utility>
 #include <vector>
 
 #include <segmed/backend/memory.hpp>
@@ -19,81 +21,127 @@ namespace segmed {
 /// those that share a corner. In a slice of its own that is 4, 8 and 8 neighbours.
 enum class Connectivity { faces = 6, edges = 18, corners = 26 };
 
-/// The pieces of a mask, found from its runs along x: runs that touch one of an earlier row join
-/// its piece, and a piece goes by its first run. Slabs of rows are joined side by side, then their
-/// seams. Pieces are numbered from 1 by their first voxels in memory.
+/// The pieces of a mask. Neighbouring rows are bundled so that what touches inside a bundle always
+/// hangs together, which is 2 x 2 rows along x where corners join, 2 where edges do: a bundle's
+/// runs are then whole, and only bundles have to be joined, where bits of their outer rows meet. A
+/// piece goes by its first run. Slabs of bundles are joined side by side, then their seams. Pieces
+/// are numbered from 1 by their first voxels in memory. Keeps a reference to the mask.
 ///
 ///   throws   ConfigError when the connectivity is none, ShapeError when the mask has another size
 ///            or more runs than an int counts
 class PieceFinder {
  public:
   PieceFinder(const std::vector<std::uint8_t>& mask, const Extent3& extent, Connectivity c)
-      : width_(extent[0]), height_(extent[1]), rows_(extent[1] * extent[2]), connectivity_(c) {
+      : mask_(mask.data()),
+        width_(extent[0]),
+        height_(extent[1]),
+        depth_(extent[2]),
+        words_((width_ + 63) / 64),
+        connectivity_(c) {
     const auto [nx, ny, nz] = extent;
     require(nx >= 1 && ny >= 1 && nz >= 1 && Index(mask.size()) == nx * ny * nz, "component",
             "a mask of ", mask.size(), " voxels is not ", nx, "x", ny, "x", nz);
     require<ConfigError>(
         c == Connectivity::faces || c == Connectivity::edges || c == Connectivity::corners,
         "component", "connectivity ", int(c), " is none of 6, 18 and 26");
-    find_edges(mask.data());
-    piece_.grow(begin_.back());
-    runs_.grow(begin_.back());
-    // As many slabs as the rows say: seams cost time on one thread.
-    const Index slab = std::max<Index>(16, (rows_ + 15) / 16);
-    parallel_for(rows_, slab, [&](Index begin, Index end) {
-      for (Index row = begin; row < end; ++row) {
-        list_runs(row);
-        join_earlier(row, begin, rows_);
+    tall_ = c == Connectivity::faces ? 1 : 2;
+    deep_ = c == Connectivity::corners ? 2 : 1;
+    across_ = (height_ + tall_ - 1) / tall_;
+    bundles_ = across_ * ((depth_ + deep_ - 1) / deep_);
+    find_runs();
+    // As many slabs as the bundles say: seams cost time on one thread.
+    const Index slab = std::max<Index>(16, (bundles_ + 15) / 16);
+    parallel_for(bundles_, slab, [&](Index begin, Index end) {
+      for (Index b = begin; b < end; ++b) {
+        measure_runs(b);
+        join_earlier(b, begin, bundles_);
       }
     });
-    for (Index seam = slab; seam < rows_; seam += slab)
-      for (Index row = seam; row < std::min({rows_, seam + slab, seam + height_ + 1}); ++row)
-        join_earlier(row, 0, seam);
+    for (Index seam = slab; seam < bundles_; seam += slab)
+      for (Index b = seam; b < std::min({bundles_, seam + slab, seam + across_ + 1}); ++b)
+        join_earlier(b, 0, seam);
     number();
   }
 
   /// Voxels by number of their piece, first those outside of all.
   const std::vector<Index>& sizes() const { return sizes_; }
-  /// Calls paint(first, count, piece) for every run, in any order; `first` is its first voxel.
-  template <class Paint>
-  void each_run(const Paint& paint) const {
-    parallel_for(rows_, 64, [&](Index begin, Index end) {
-      for (Index row = begin; row < end; ++row)
-        for (Index r = begin_[std::size_t(row)]; r < begin_[std::size_t(row + 1)]; ++r) {
-          const Run& run = runs_.data()[r];
-          paint(row * width_ + run.begin, Index(run.end - run.begin), piece_.data()[r]);
+  /// Writes value(piece) to each of its voxels, value(0) to those outside.
+  template <class T, class Value>
+  void paint(T* voxels, const Value& value) const {
+    const Index rows = tall_ * deep_;
+    parallel_for(bundles_, 16, [&](Index begin, Index end) {
+      Scratch<T> whole(rows > 1 ? width_ : 0);
+      for (Index b = begin; b < end; ++b) {
+        T* const row = rows > 1 ? whole.data() : voxels + b * width_;
+        std::fill_n(row, width_, value(0));
+        each_stretch(b, [&](Index r, Index w, Word stretch) {
+          std::fill_n(row + 64 * w + std::countr_zero(stretch), std::popcount(stretch),
+                      value(runs_.data()[piece_.data()[r]].number));
+        });
+        for (Index k = 0; k < rows && rows > 1; ++k) {
+          const Index at = row_of(b, k % tall_, k / tall_) * width_;
+          if (at < 0) continue;
+          for (Index x = 0; x < width_; ++x)
+            voxels[at + x] = mask_[at + x] != 0 ? row[x] : value(0);
         }
+      }
     });
   }
 
  private:
-  struct Run {
-    std::int32_t begin, end;  // along x
-  };
   using Word = std::uint64_t;
+  struct Run {
+    Index first;          // its voxel that comes first in memory; then of all its piece's
+    Index voxels;         // that are set; then of all its piece's
+    std::int32_t number;  // of its piece; only a piece's first run knows it
+  };
 
-  /// The voxels of a row that differ from the one before, as bits, and how many runs that makes.
-  void find_edges(const std::uint8_t* mask) {
-    words_ = width_ / 64 + 1;  // with one bit behind the row, where its last run ends
-    edges_.grow(rows_ * words_);
-    begin_.resize(std::size_t(rows_) + 1);
-    parallel_for(rows_, 256, [&](Index first, Index end) {
-      for (Index row = first; row < end; ++row) {
-        Word before = 0;
-        int ends = 0;
-        for (Index w = 0; w < words_; ++w) {
-          const Word set = bits(mask + row * width_ + 64 * w, std::min<Index>(64, width_ - 64 * w));
-          const Word edges = set ^ (set << 1 | before);
-          edges_.data()[row * words_ + w] = edges;
-          ends += std::popcount(edges);
-          before = set >> 63;
+  /// The row of a bundle that lies j rows and k slices into it, -1 beyond the grid.
+  Index row_of(Index bundle, Index j, Index k) const {
+    const Index y = bundle % across_ * tall_ + j, z = bundle / across_ * deep_ + k;
+    return y < height_ && z < depth_ ? z * height_ + y : -1;
+  }
+  /// The bits of that row; beyond the grid none is set.
+  const Word* bits_of(Index bundle, Index j, Index k) const {
+    const Index row = row_of(bundle, j, k);
+    return bits_.data() + (row < 0 ? height_ * depth_ : row) * words_;
+  }
+  /// The voxels of the rows as bits, where the runs of each bundle start, and how many start
+  /// earlier.
+  void find_runs() {
+    const Index rows = height_ * depth_;
+    bits_.grow((rows + 1) * words_);
+    std::fill_n(bits_.data() + rows * words_, words_, Word(0));
+    starts_.grow(bundles_ * words_);
+    earlier_.grow(bundles_ * words_ + 1);
+    parallel_for(bundles_, 64, [&](Index begin, Index end) {
+      for (Index b = begin; b < end; ++b) {
+        Word* const starts = starts_.data() + b * words_;
+        std::fill_n(starts, words_, Word(0));
+        for (Index k = 0; k < tall_ * deep_; ++k) {
+          const Index row = row_of(b, k % tall_, k / tall_);
+          if (row < 0) continue;
+          for (Index w = 0; w < words_; ++w)
+            starts[w] |= bits_.data()[row * words_ + w] =
+                bits(mask_ + row * width_ + 64 * w, std::min<Index>(64, width_ - 64 * w));
         }
-        begin_[std::size_t(row) + 1] = ends / 2;
+        Word before = 0;
+        for (Index w = 0; w < words_; ++w) {
+          const Word set = starts[w];
+          starts[w] &= ~(set << 1 | before);
+          before = set >> 63;
+          earlier_.data()[b * words_ + w] = std::popcount(starts[w]);
+        }
       }
     });
-    for (std::size_t row = 0; row < std::size_t(rows_); ++row) begin_[row + 1] += begin_[row];
-    require(begin_.back() <= std::numeric_limits<std::int32_t>::max(), "component", "a mask of ",
-            begin_.back(), " runs has more than can be numbered");
+    Index runs = 0;
+    for (Index w = 0; w < bundles_ * words_; ++w)
+      runs += std::exchange(earlier_.data()[w], std::int32_t(runs));
+    require(runs <= std::numeric_limits<std::int32_t>::max(), "component", "a mask of ", runs,
+            " runs has more than can be numbered");
+    earlier_.data()[bundles_ * words_] = std::int32_t(runs);
+    piece_.grow(runs);
+    runs_.grow(runs);
   }
   /// A bit for each of at most 64 voxels.
   static Word bits(const std::uint8_t* voxels, Index count) {
@@ -110,83 +158,147 @@ class PieceFinder {
     for (; i < count; ++i) set |= Word(voxels[i] != 0) << i;
     return set;
   }
-  void list_runs(Index row) {
-    Index at = begin_[std::size_t(row)];
-    Run* const runs = runs_.data();
-    bool open = false;
+  /// Calls visit(run, w, stretch) for what of each of a bundle's runs lies in its word w, as bits.
+  template <class Visit>
+  void each_stretch(Index bundle, const Visit& visit) const {
+    const Word* const starts = starts_.data() + bundle * words_;
+    const Word* rows[4];
+    for (Index k = 0; k < 4; ++k) rows[k] = bits_of(bundle, k % 2 % tall_, k / 2 % deep_);
+    Index run = earlier_.data()[bundle * words_] - 1;
     for (Index w = 0; w < words_; ++w)
-      for (Word edges = edges_.data()[row * words_ + w]; edges != 0; edges &= edges - 1) {
-        const auto x = std::int32_t(64 * w + std::countr_zero(edges));
-        if (open) {
-          runs[at].end = x;
-          ++at;
-        } else {
-          runs[at].begin = x;
-          piece_.data()[at] = std::int32_t(at);
-        }
-        open = !open;
+      for (Word rest = rows[0][w] | rows[1][w] | rows[2][w] | rows[3][w]; rest != 0;) {
+        const Word first = rest & -rest, stretch = rest & ~(rest + first);
+        run += (starts[w] & first) != 0;  // else it goes on from the word before
+        visit(run, w, stretch);
+        rest &= ~stretch;
       }
   }
-  /// Joins a row with those of its earlier neighbours that lie from `first` to `last` - 1.
-  void join_earlier(Index row, Index first, Index last) {
-    const Index y = row % height_;
-    const bool diagonal = connectivity_ != Connectivity::faces;
-    const auto join_if = [&](Index other, bool reach) {
-      if (first <= other && other < last) join(row, other, reach);
-    };
-    if (y > 0) join_if(row - 1, diagonal);
-    if (row < height_) return;
-    const Index below = row - height_;
-    const bool corners = connectivity_ == Connectivity::corners;
-    if (diagonal && y > 0) join_if(below - 1, corners);
-    join_if(below, diagonal);
-    if (diagonal && y + 1 < height_) join_if(below + 1, corners);
+  /// The voxels of a bundle's runs, each run as yet a piece of its own.
+  void measure_runs(Index bundle) {
+    Index rows[4];
+    for (Index k = 0; k < 4; ++k)  // none twice
+      rows[k] = k % 2 < tall_ && k / 2 < deep_ ? row_of(bundle, k % 2, k / 2) : -1;
+    Index last = -1;
+    each_stretch(bundle, [&](Index r, Index w, Word stretch) {
+      Run& run = runs_.data()[r];
+      if (r != last) run = {std::numeric_limits<Index>::max(), 0, 0};
+      last = r;
+      piece_.data()[r] = std::int32_t(r);
+      for (const Index row : rows) {
+        const Word set = row < 0 ? 0 : bits_.data()[row * words_ + w] & stretch;
+        if (set == 0) continue;
+        run.first = std::min(run.first, row * width_ + 64 * w + std::countr_zero(set));
+        run.voxels += std::popcount(set);
+      }
+    });
   }
-  /// Joins what touches in two rows: side by side, and with `reach` also diagonally.
-  void join(Index row, Index earlier, bool reach) {
-    const Run* const runs = runs_.data();
-    Index a = begin_[std::size_t(row)], b = begin_[std::size_t(earlier)];
-    const Index last_a = begin_[std::size_t(row + 1)], last_b = begin_[std::size_t(earlier + 1)];
-    while (a < last_a && b < last_b) {
-      const Run one = runs[a], other = runs[b];
-      if (one.begin < other.end + reach && other.begin < one.end + reach) unite(a, b);
-      const bool first_ends = one.end < other.end;
-      a += first_ends, b += !first_ends;
+  /// Joins a bundle with those of its earlier neighbours that lie from `first` to `last` - 1.
+  void join_earlier(Index bundle, Index first, Index last) {
+    const Index y = bundle % across_, high = tall_ - 1, back = deep_ - 1;
+    const bool diagonal = connectivity_ != Connectivity::faces;
+    const bool corners = connectivity_ == Connectivity::corners;
+    // Rows (j, k) of this bundle, two that may be one, and of the other.
+    const auto join_if = [&](Index other, std::array<Index, 4> ours, std::array<Index, 4> theirs,
+                             bool reach) {
+      if (other < first || other >= last) return;
+      join({bundle, bits_of(bundle, ours[0], ours[1]), bits_of(bundle, ours[2], ours[3])},
+           {other, bits_of(other, theirs[0], theirs[1]), bits_of(other, theirs[2], theirs[3])},
+           reach);
+    };
+    if (y > 0) join_if(bundle - 1, {0, 0, 0, back}, {high, 0, high, back}, diagonal);
+    if (bundle < across_) return;
+    const Index below = bundle - across_;
+    if (connectivity_ == Connectivity::edges) {
+      for (Index j = 0; j < 2; ++j) {
+        join_if(below, {j, 0, j, 0}, {j, 0, j, 0}, true);
+        join_if(below, {j, 0, j, 0}, {1 - j, 0, 1 - j, 0}, false);
+      }
+    } else {
+      join_if(below, {0, 0, high, 0}, {0, back, high, back}, corners);
+    }
+    if (!diagonal) return;
+    if (y > 0) join_if(below - 1, {0, 0, 0, 0}, {high, back, high, back}, corners);
+    if (y + 1 < across_) join_if(below + 1, {high, 0, high, 0}, {0, back, 0, back}, corners);
+  }
+  struct Face {
+    Index bundle;
+    const Word *row, *other;  // voxels of either row count
+  };
+  /// Joins the runs of two bundles that meet in these faces: at one x, with `reach` also at the
+  /// next.
+  void join(const Face& ours, const Face& theirs, bool reach) {
+    const Word* const our_starts = starts_.data() + ours.bundle * words_;
+    const Word* const their_starts = starts_.data() + theirs.bundle * words_;
+    const std::int32_t* const our_earlier = earlier_.data() + ours.bundle * words_;
+    const std::int32_t* const their_earlier = earlier_.data() + theirs.bundle * words_;
+    Word ours_before = 0, theirs_before = 0, met_before = 0;
+    for (Index w = 0; w < words_; ++w) {
+      const Word one = ours.row[w] | ours.other[w], two = theirs.row[w] | theirs.other[w];
+      // With reach a voxel counts at its x and the next: those of two neighbours share one of them.
+      const Word meet =
+          reach ? (one | one << 1 | ours_before) & (two | two << 1 | theirs_before) : one & two;
+      // The same two runs meet until one of them ends, and another starts.
+      for (Word fresh = meet & (~(meet << 1 | met_before) | our_starts[w] | their_starts[w]);
+           fresh != 0; fresh &= fresh - 1) {
+        const Word until = fresh ^ (fresh - 1);
+        unite(our_earlier[w] + std::popcount(our_starts[w] & until) - 1,
+              their_earlier[w] + std::popcount(their_starts[w] & until) - 1);
+      }
+      ours_before = one >> 63, theirs_before = two >> 63, met_before = meet >> 63;
     }
   }
-  std::int32_t first_of(Index run) {
+  std::int32_t first_of(std::int32_t run) {
     std::int32_t* const piece = piece_.data();
-    auto at = std::int32_t(run);
-    while (piece[at] != at) at = piece[at] = piece[piece[at]];  // a shorter way for the next
-    return at;
+    while (piece[run] != run) run = piece[run] = piece[piece[run]];  // a shorter way for the next
+    return run;
   }
-  void unite(Index a, Index b) {
+  void unite(std::int32_t a, std::int32_t b) {
     const std::int32_t first = first_of(a), second = first_of(b);
     piece_.data()[std::max(first, second)] = std::min(first, second);
   }
-  /// From the first run of each piece to the piece's number; first runs come first.
+  /// Gathers at each piece's first run what its runs hold, and numbers the pieces by their first
+  /// voxels: a bit for each of those, and a number is how many bits there are up to it.
   void number() {
-    sizes_.assign(1, rows_ * width_);
+    const Index rows = height_ * depth_, runs = earlier_.data()[bundles_ * words_];
     std::int32_t* const piece = piece_.data();
-    for (std::int32_t r = 0; r < std::int32_t(begin_.back()); ++r) {
-      if (piece[r] == r) {
-        piece[r] = std::int32_t(sizes_.size());
-        sizes_.push_back(0);
+    std::vector<std::int32_t> pieces;
+    for (std::int32_t r = 0; r < runs; ++r) {
+      const std::int32_t first = piece[r] = piece[piece[r]];
+      if (first == r) {
+        pieces.push_back(r);
       } else {
-        piece[r] = piece[piece[r]];
+        Run &whole = runs_.data()[first], &part = runs_.data()[r];
+        whole.first = std::min(whole.first, part.first);
+        whole.voxels += part.voxels;
       }
-      const Index voxels = runs_.data()[r].end - runs_.data()[r].begin;
-      sizes_[std::size_t(piece[r])] += voxels, sizes_[0] -= voxels;
+    }
+    std::vector<Word> firsts(std::size_t((rows * width_ + 63) / 64));
+    std::vector<std::int32_t> up_to(firsts.size() + 1);
+    for (const std::int32_t r : pieces) {
+      const auto first = std::size_t(runs_.data()[r].first);
+      firsts[first / 64] |= Word(1) << first % 64;
+    }
+    for (std::size_t w = 0; w < firsts.size(); ++w)
+      up_to[w + 1] = up_to[w] + std::popcount(firsts[w]);
+    sizes_.assign(pieces.size() + 1, 0);
+    sizes_[0] = rows * width_;
+    for (const std::int32_t r : pieces) {
+      Run& whole = runs_.data()[r];
+      const auto first = std::size_t(whole.first);
+      whole.number = up_to[first / 64] + std::popcount(firsts[first / 64] << (63 - first % 64));
+      sizes_[std::size_t(whole.number)] = whole.voxels;
+      sizes_[0] -= whole.voxels;
     }
   }
 
-  Index width_, height_, rows_, words_ = 0;
+  const std::uint8_t* mask_;
+  Index width_, height_, depth_, words_;
   Connectivity connectivity_;
-  Scratch<Word> edges_;
+  Index tall_, deep_, across_, bundles_;  // rows and slices of a bundle; bundles of a slice, of all
+  Scratch<Word> bits_, starts_;           // of each row its voxels, of each bundle its runs' first
+  Scratch<std::int32_t> earlier_;         // runs that start before each of those words
+  Scratch<std::int32_t> piece_;           // of each run: an earlier run of its piece, or itself
   Scratch<Run> runs_;
-  Scratch<std::int32_t>
-      piece_;                 // of each run: an earlier run of its piece, or itself; then a number
-  std::vector<Index> begin_;  // of each row's runs
   std::vector<Index> sizes_;
 };
 
@@ -208,9 +320,7 @@ inline Components label_components(const std::vector<std::uint8_t>& mask, const 
                                    Connectivity connectivity = Connectivity::corners) {
   const PieceFinder pieces(mask, extent, connectivity);
   Components found{std::vector<std::int32_t>(mask.size()), pieces.sizes()};
-  pieces.each_run([&](Index first, Index count, std::int32_t piece) {
-    std::fill_n(found.labels.begin() + first, count, piece);
-  });
+  pieces.paint(found.labels.data(), [](std::int32_t piece) { return piece; });
   return found;
 }
 
@@ -225,9 +335,8 @@ inline std::vector<std::uint8_t> largest_component(const std::vector<std::uint8_
   const auto& sizes = pieces.sizes();
   const auto largest = std::max_element(sizes.begin() + 1, sizes.end()) - sizes.begin();
   std::vector<std::uint8_t> kept(mask.size());
-  pieces.each_run([&](Index first, Index count, std::int32_t piece) {
-    if (piece == largest) std::fill_n(kept.begin() + first, count, std::uint8_t(1));
-  });
+  pieces.paint(kept.data(),
+               [&](std::int32_t piece) { return std::uint8_t(piece != 0 && piece == largest); });
   return kept;
 }
 
