@@ -48,7 +48,7 @@ struct Kernels {
   // Between rows of channels and columns of voxels, `step` numbers apart.
   void (*to_columns)(const T* rows, Index voxels, Index channels, T* columns, Index step);
   void (*to_rows)(const T* columns, Index step, Index voxels, Index channels, T* rows);
-  // A copy that is not read again soon.
+  // A copy that is not read again soon; a fence before another thread may look.
   void (*put_past)(const T* from, Index count, T* to);
 
   /// Those that convolve: few channels would leave half of every vector empty.

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 // The two passes of a voxel loss: logits to sums, and slopes of the sums to the logits' gradient.
 #pragma once
+#include <atomic>
+#include <cstring>
+
 #include <segmed/backend/cpu.hpp>
 #include <segmed/losses/exponential.hpp>
 #include <segmed/losses/voxel_blocks.hpp>
@@ -72,7 +75,7 @@ struct VoxelPass {
   /// have done meanwhile.
   SEGMED_HD void load(Tile& tile, Shares& of, Index n, Index row, int count, bool complete,
                       std::int32_t* strangers) const {
-    for (int v = 0; v < count; ++v) tile.label[v] = labels[row + v];
+    std::memcpy(tile.label, labels + row, std::size_t(count));
     for (int v = count; v < tile.voxels; ++v) tile.label[v] = ignored;
     const T* from = logits + row * all.classes;
     if constexpr (in_columns) {
@@ -240,28 +243,41 @@ struct VoxelSums {
       std::int32_t counted = 0;
       for (int l = 0; l < Lanes; ++l) counted += of.counted[l];
       const bool all_count = counted == tile.voxels;
-      for (int at = 0; at < tile.voxels; at += Lanes)
-        for (Index c = 0; c < all.classes; ++c)
-          pass.with_role(n, c, complete, [&](auto role) {
-            add(tile, of, at, all_count, c, total + c * Pass::sums * Lanes, role,
-                typename Pass::EachSum{});
-          });
+      for (Index c = 0; c < all.classes; ++c)
+        pass.with_role(n, c, complete, [&](auto role) {
+          W* const to = total + c * Pass::sums * Lanes;
+          if (all_count && tile.groups == Tile::most_groups)
+            add_all(tile, of, 0, c, to, role, typename Pass::EachSum{},
+                    std::make_integer_sequence<int, Tile::most_groups>{});
+          else if (all_count)
+            for (int at = 0; at < tile.voxels; at += Lanes)
+              add_all(tile, of, at, c, to, role, typename Pass::EachSum{},
+                      std::make_integer_sequence<int, 1>{});
+          else
+            add(tile, of, c, to, role, typename Pass::EachSum{});
+        });
     }
     for (Index c = 0; c < all.classes; ++c)
-      for (int k = 0; k < Pass::sums; ++k)
-        for (int l = 0; l < Lanes; ++l)
+      for (int l = 0; l < Lanes; ++l)  // the sums of a class do not wait for each other
+        for (int k = 0; k < Pass::sums; ++k)
           sums[c * all.stride + k] += double(total[(c * Pass::sums + k) * Lanes + l]);
   }
+  /// Class c of all voxels of groups of a tile; their sums stay in registers meanwhile.
+  template <class R, int... K, int... G>
+  SEGMED_HD void add_all(const Tile& tile, const Shares& of, int at, Index c, W* total, R role,
+                         std::integer_sequence<int, K...>,
+                         std::integer_sequence<int, G...>) const {
+    for (int l = 0; l < Lanes; ++l) {
+      W sum[Pass::sums] = {total[K * Lanes + l]...};
+      (pass.loss.add(sum, pass.seen(tile, of, c, at + G * Lanes + l, role)), ...);
+      ((total[K * Lanes + l] = sum[K]), ...);
+    }
+  }
+  /// Class c of a tile in which some voxels may not count.
   template <class R, int... K>
-  SEGMED_HD void add(const Tile& tile, const Shares& of, int at, bool all_count, Index c, W* total,
-                     R role, std::integer_sequence<int, K...>) const {
-    if (all_count)
-      for (int l = 0; l < Lanes; ++l) {
-        W sum[Pass::sums] = {total[K * Lanes + l]...};
-        pass.loss.add(sum, pass.seen(tile, of, c, at + l, role));
-        ((total[K * Lanes + l] = sum[K]), ...);
-      }
-    else
+  SEGMED_HD void add(const Tile& tile, const Shares& of, Index c, W* total, R role,
+                     std::integer_sequence<int, K...>) const {
+    for (int at = 0; at < tile.voxels; at += Lanes)
       for (int l = 0; l < Lanes; ++l) {
         W part[Pass::sums] = {};
         pass.loss.add(part, pass.seen(tile, of, c, at + l, role));
@@ -307,18 +323,40 @@ struct VoxelPull {
     for (Index c = 0; c < all.classes; ++c)
       for (int k = 0; k < Pass::sums; ++k) of_sums[c * Pass::sums + k] = W(all.slopes(n, c)[k]);
     Tile tile(all.classes);
+    Departure leaving;
     for (Index v = first; v < last; v += tile.voxels) {
       const int count = int(last - v < tile.voxels ? last - v : tile.voxels);
       const Index row = n * pass.voxels + v;
       Shares of;
       std::int32_t strangers[Lanes] = {};
       pass.load(tile, of, n, row, count, complete, strangers);
-      for (int at = 0; at < tile.voxels; at += Lanes) pull(tile, of, at, n, complete, of_sums);
-      store(tile, out + row * all.classes, count);
+      for (int at = 0; at < tile.voxels; at += Lanes) {
+        pull(tile, of, at, n, complete, of_sums);
+        leaving.send(Lanes * all.classes);
+      }
+      store(tile, out + row * all.classes, count, leaving);
     }
+    leaving.send(leaving.left);
+    if (past_caches) std::atomic_thread_fence(std::memory_order_seq_cst);
   }
 
  private:
+  /// A tile's gradient on its way past the caches, a piece at a time while the next tile is
+  /// computed: memory takes it more slowly than it was made.
+  struct Departure {
+    alignas(64) T rows[Pass::in_columns ? 256 * Lanes : 1];
+    Index next = 0, left = 0;
+    T* to = nullptr;
+
+    Departure() {}
+    void send(Index count) {
+      if constexpr (Pass::in_columns) {
+        if (count > left) count = left;
+        if (count > 0) kernels<T>().put_past(rows + next, count, to + next);
+        next += count, left -= count;
+      }
+    }
+  };
   /// What the logits of a voxel get from the slopes of all its classes.
   struct Passed {
     alignas(64) W mean[Lanes];
@@ -370,14 +408,14 @@ struct VoxelPull {
         tile.z[i] = up[l] * slope;
       }
   }
-  SEGMED_HD void store(Tile& tile, T* to, int count) const {
+  SEGMED_HD void store(Tile& tile, T* to, int count, Departure& leaving) const {
     const Index classes = pass.all.classes;
     if constexpr (Pass::in_columns) {
-      const bool straight = fresh && !past_caches;
-      T* rows = straight ? to : tile.e;  // where the softmax was
+      leaving.send(leaving.left);
+      T* const rows = !fresh ? tile.e : past_caches ? leaving.rows : to;  // e: where the softmax was
       kernels<T>().to_rows(tile.z, tile.voxels, count, classes, rows);
-      if (fresh && past_caches) kernels<T>().put_past(rows, count * classes, to);
       for (Index i = 0; !fresh && i < count * classes; ++i) to[i] += rows[i];
+      if (fresh && past_caches) leaving.next = 0, leaving.left = count * classes, leaving.to = to;
       return;
     }
     for (Index c = 0; c < classes; ++c) {

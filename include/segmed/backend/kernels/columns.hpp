@@ -250,15 +250,5 @@ void to_rows(const T* columns, Index step, Index voxels, Index channels, T* rows
   for (Index v = done; v < voxels; ++v)
     for (Index c = 0; c < channels; ++c) rows[v * channels + c] = columns[c * step + v];
 }
-// A copy that leaves the caches to others; `to` may be anywhere.
-template <class T>
-void put_past(const T* from, Index count, T* to) {
-  Index i = 0;
-  if (reinterpret_cast<std::uintptr_t>(to) % vector_bytes == 0) {
-    for (; i + lanes<T> <= count; i += lanes<T>) store_past_caches(to + i, load(from + i));
-    finish_stores();
-  }
-  for (; i < count; ++i) to[i] = from[i];
-}
 
 }  // namespace segmed::SEGMED_SET

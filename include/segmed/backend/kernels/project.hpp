@@ -55,18 +55,6 @@ class PieceRows {
   const T* dense_;
 };
 
-// Copies numbers past the caches, all but the ends, which share their lines with others.
-template <class T>
-void put_past_caches(const T* from, Index count, T* to) {
-  constexpr Index L = lanes<T>;
-  const Index off = Index(reinterpret_cast<std::uintptr_t>(to) / sizeof(T)) % L;
-  const Index before = std::min(count, (L - off) % L);
-  copy(from, before, to);
-  Index i = before;
-  for (; i + L <= count; i += L) store_past_caches(to + i, load(from + i));
-  copy(from + i, count - i, to + i);
-}
-
 // ---- Many channels to few
 //
 // A number of the source is wanted in as many lanes as there are outputs, and to read it from
@@ -243,7 +231,7 @@ struct ProjectToFew {
  private:
   void put(Index task, Index row, Index voxels, const T* sums) const {
     if (past)
-      put_past_caches(sums, voxels * few, sink.out[0] + row * few);
+      put_past(sums, voxels * few, sink.out[0] + row * few);
     else if (simple)
       std::memcpy(sink.out[0] + row * few, sums, std::size_t(voxels * few) * sizeof(T));
     else

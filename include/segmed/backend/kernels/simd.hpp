@@ -148,6 +148,19 @@ template <class T>
   if (const Part<T> rest(count); rest) rest.write(to, rest.read(from));
 }
 
+// Copies numbers past the caches, all but the ends, which share their lines with others;
+// `finish_stores` before another thread may look.
+template <class T>
+void put_past(const T* from, Index count, T* to) {
+  constexpr Index L = lanes<T>;
+  const Index off = Index(reinterpret_cast<std::uintptr_t>(to) / sizeof(T)) % L;
+  const Index before = std::min(count, (L - off) % L);
+  copy(from, before, to);
+  Index i = before;
+  for (; i + L <= count; i += L) store_past_caches(to + i, load(from + i));
+  copy(from + i, count - i, to + i);
+}
+
 // How rows are written: to the caches, or past them to memory (see store_past_caches).
 enum class Put { cached, past };
 template <Put put, class T>
