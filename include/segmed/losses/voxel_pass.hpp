@@ -330,10 +330,7 @@ struct VoxelPull {
       Shares of;
       std::int32_t strangers[Lanes] = {};
       pass.load(tile, of, n, row, count, complete, strangers);
-      for (int at = 0; at < tile.voxels; at += Lanes) {
-        pull(tile, of, at, n, complete, of_sums);
-        leaving.send(Lanes * all.classes);
-      }
+      pull(tile, of, n, complete, of_sums, leaving);
       store(tile, out + row * all.classes, count, leaving);
     }
     leaving.send(leaving.left);
@@ -359,54 +356,58 @@ struct VoxelPull {
   };
   /// What the logits of a voxel get from the slopes of all its classes.
   struct Passed {
-    alignas(64) W mean[Lanes];
-    W background[Lanes];  // the joined background's slope
+    alignas(64) W mean[Tile::most_voxels];
+    W background[Tile::most_voxels];  // the joined background's slope
   };
-  SEGMED_HD void pull(Tile& tile, const Shares& of, int at, Index n, bool complete,
-                      const W* of_sums) const {
+  SEGMED_HD void pull(Tile& tile, const Shares& of, Index n, bool complete, const W* of_sums,
+                      Departure& leaving) const {
     Passed passed;
-    for (int l = 0; l < Lanes; ++l) passed.mean[l] = 0;
-    for (Index c = 0; c < pass.all.classes; ++c)
+    for (int v = 0; v < tile.voxels; ++v) passed.mean[v] = 0;
+    for (Index c = 0; c < pass.all.classes; ++c) {
       pass.with_role(n, c, complete, [&](auto role) {
-        slopes(tile, of, at, c, of_sums + c * Pass::sums, passed, role);
+        for (int at = 0; at < tile.voxels; at += Lanes)
+          slopes(tile, of, at, c, of_sums + c * Pass::sums, passed, role);
       });
-    through_softmax(tile, of, at, passed);
+      leaving.send(tile.voxels);
+    }
+    through_softmax(tile, of, passed);
   }
   /// Puts the slopes in the place of the logits of class c.
   template <class R>
   SEGMED_HD void slopes(Tile& tile, const Shares& of, int at, Index c, const W* of_sums,
                         Passed& passed, R role) const {
-    for (int l = 0; l < Lanes; ++l) {
-      const int v = at + l;
+    for (int v = at; v < at + Lanes; ++v) {
       const Index i = c * tile.voxels + v;
       const Slope<W> s = pass.loss.slope(of_sums, pass.seen(tile, of, c, v, role));
       W direct = s.own + s.logit, shared = s.own;
       if constexpr (reads_joined<L>) {
         shared += s.joined;
         if constexpr (R::known) direct += s.joined;
-        if constexpr (R::annotated && !R::known) passed.background[l] = s.joined;
+        if constexpr (R::annotated && !R::known) passed.background[v] = s.joined;
         // What the joined background passes on to each class in it.
         if constexpr (!R::known)
-          direct += passed.background[l] *
+          direct += passed.background[v] *
                     math::fast_exp(tile.z[i] - of.joined_top[v] - of.joined_log_sum[v]);
       }
-      passed.mean[l] += shared;
+      passed.mean[v] += shared;
       tile.z[i] = direct;
     }
   }
-  SEGMED_HD void through_softmax(Tile& tile, const Shares& of, int at, const Passed& passed) const {
-    alignas(64) W up[Lanes], down[Lanes];
-    for (int l = 0; l < Lanes; ++l) {
-      up[l] = W(*g) * of.counts[at + l];
-      if constexpr (reads_softmax<L>) down[l] = of.share[at + l] * passed.mean[l];
-    }
-    for (Index c = 0; c < pass.all.classes; ++c)
+  SEGMED_HD void through_softmax(Tile& tile, const Shares& of, const Passed& passed) const {
+    for (int at = 0; at < tile.voxels; at += Lanes) {
+      alignas(64) W up[Lanes], down[Lanes];
       for (int l = 0; l < Lanes; ++l) {
-        const Index i = c * tile.voxels + at + l;
-        W slope = tile.z[i];
-        if constexpr (reads_softmax<L>) slope -= tile.e[i] * down[l];
-        tile.z[i] = up[l] * slope;
+        up[l] = W(*g) * of.counts[at + l];
+        if constexpr (reads_softmax<L>) down[l] = of.share[at + l] * passed.mean[at + l];
       }
+      for (Index c = 0; c < pass.all.classes; ++c)
+        for (int l = 0; l < Lanes; ++l) {
+          const Index i = c * tile.voxels + at + l;
+          W slope = tile.z[i];
+          if constexpr (reads_softmax<L>) slope -= tile.e[i] * down[l];
+          tile.z[i] = up[l] * slope;
+        }
+    }
   }
   SEGMED_HD void store(Tile& tile, T* to, int count, Departure& leaving) const {
     const Index classes = pass.all.classes;
