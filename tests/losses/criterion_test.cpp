@@ -123,6 +123,18 @@ TEST_SUITE("losses/criterion") {
     for (std::size_t i = 0; i < once.size(); ++i)
       CHECK(thrice[i] == doctest::Approx(3 * once[i]).epsilon(1e-12));
   }
+  TEST_CASE("a gradient that would fill the caches is whole, also where rows are not aligned") {
+    const Batch b = Batch::random({2, 61, 67, 63, 9});
+    const Single x = Single::leaf(b.grid, b.logits<Single>());
+    const Criterion criterion{dice_and_entropy};
+    backward(criterion(x, b.labels()) + criterion(x, b.labels()));  // written, then added to
+    const auto once = b.gradient<Single>(dice_and_entropy), twice = x.gradient().host();
+    REQUIRE(once.size() * sizeof(float) > std::size_t(16) << 20);
+    bool same = true;
+    for (std::size_t i = 0; i < once.size(); ++i) same &= twice[i] == 2 * once[i];
+    CHECK(same);
+    CHECK(std::count(once.begin(), once.end(), 0.0f) < std::ptrdiff_t(once.size() / 2));
+  }
   TEST_CASE("any number of threads gives the same bits") {
     const Batch b = Batch::random({2, 10, 23, 31, 3});
     std::vector<float> first;

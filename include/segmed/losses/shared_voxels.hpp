@@ -5,7 +5,7 @@
 #include <algorithm>
 
 #include <segmed/backend/teams/sums.hpp>
-#include <segmed/losses/voxel_pass.hpp>
+#include <segmed/losses/voxel_tiles.hpp>
 
 namespace segmed {
 

@@ -3,6 +3,7 @@
 // threads share the softmax of its voxels, and then each sums its class of some of them.
 #pragma once
 #include <segmed/losses/shared_voxels.hpp>
+#include <segmed/losses/voxel_pass.hpp>
 
 namespace segmed {
 
