@@ -165,8 +165,8 @@ struct StretchPull {
   }
 };
 
-/// The same on the processor, one item per line of input voxels along x: the lines that read it are
-/// summed first, so that most of the work is done on long rows.
+/// The same on the processor for few channels, one item per line of input voxels along x: the lines
+/// that read it are summed first, so that most of the work is done on long rows.
 template <class T>
 struct StretchLinePull {
   using Axis = typename AxisStretch<Cpu>::View;
@@ -187,8 +187,7 @@ struct StretchLinePull {
         *last++ = {g + ((slices + z.readers[i].at) * out.height + y.readers[j].at) * width,
                    W(z.readers[i].weight * y.readers[j].weight)};
     // Pieces of many lines, which no processor foresees: those of the next item are asked for.
-    const auto last_of = [&](Index at) { return y.readers[y.begin[at + 1] - 1].at; };
-    const Index soon = h + 1 < in.height ? (last_of(h + 1) - last_of(h)) * width : 0;
+    const Index soon = h + 1 < in.height ? out.height / in.height * width : 0;
     W* const row = thread_scratch<W, 0>(width);
     in_vectors(width, [&](auto n, Index k) {
       W sum[n] = {};
@@ -220,6 +219,89 @@ struct StretchLinePull {
   };
 };
 
+/// The same for many channels, one item per block of lines of input voxels along x. Lines of the
+/// gradient are read once, one after the other: what each gives to the voxels of a line is summed
+/// first, and then added to those lines of the block that it was made of.
+template <class T>
+struct StretchBlockPull {
+  using Axis = typename AxisStretch<Cpu>::View;
+  using W = Wide<T>;
+  static constexpr Index deep = 4, high = 8;  // of a block; what several blocks read costs each
+  Grid in, out;
+  Axis z, y, x;
+  const T* g;
+  Additions<T> gx;
+
+  static Index items(const Grid& in) {
+    return in.cases * ((in.depth + deep - 1) / deep) * ((in.height + high - 1) / high);
+  }
+  void operator()(Index item) const {
+    const Index across = (in.height + high - 1) / high, along = (in.depth + deep - 1) / deep;
+    const Index n = item / across / along, width = in.width * in.channels;
+    const Part ds(z, item / across % along * deep, deep, in.depth);
+    const Part hs(y, item % across * high, high, in.height);
+    W* const row = thread_scratch<W, 0>(width);
+    W* const sums = thread_scratch<W, 1>(ds.count * hs.count * width);
+    std::fill_n(sums, ds.count * hs.count * width, W(0));
+    for (Index oz = ds.begin; oz < ds.end; ++oz)
+      for (Index oy = hs.begin; oy < hs.end; ++oy) {
+        sum_line(g + ((n * out.depth + oz) * out.height + oy) * out.width * out.channels, row);
+        ds.each(z.taps[oz], [&](Index d, double by_z) {
+          hs.each(y.taps[oy], [&](Index h, double by_y) {
+            W* const sum = sums + (d * hs.count + h) * width;
+            const W by = W(by_z * by_y);
+            for (Index k = 0; k < width; ++k) sum[k] += by * row[k];
+          });
+        });
+      }
+    for (Index d = 0; d < ds.count; ++d) {
+      const Index line = (n * in.depth + ds.first + d) * in.height + hs.first;
+      const W* const from = sums + d * hs.count * width;
+      in_vectors(hs.count * width, [&](auto m, Index k) {
+        W sum[m];
+        for (int l = 0; l < m; ++l) sum[l] = from[k + l];
+        gx.add(line * width + k, sum);
+      });
+    }
+  }
+
+ private:
+  /// Some neighbouring input positions of an axis, and the output positions that read them.
+  struct Part {
+    Index first, count, begin = 0, end = 0;
+
+    Part(const Axis& axis, Index from, Index most, Index all)
+        : first(from), count(std::min(most, all - from)) {
+      const StretchReader *const readers = axis.readers + axis.begin[first],
+                                 *const last = axis.readers + axis.begin[first + count];
+      if (readers < last) begin = readers->at, end = last[-1].at + 1;
+    }
+    /// Calls visit(which, weight) for those that an output position reads.
+    template <class Visit>
+    void each(const StretchTap& tap, const Visit& visit) const {
+      const bool one = tap.first == tap.second;
+      if (const Index i = tap.first - first; i >= 0 && i < count)
+        visit(i, one ? 1 : 1 - tap.weight);
+      if (const Index i = tap.second - first; !one && tap.weight > 0 && i >= 0 && i < count)
+        visit(i, tap.weight);
+    }
+  };
+  /// What a line of the gradient gives to a line of input voxels.
+  void sum_line(const T* line, W* to) const {
+    const Index channels = in.channels, read = out.width * channels / in.width;
+    const T* ahead = line + 8192 / Index(sizeof(T));  // memory is asked for it
+    for (Index w = 0; w < in.width; ++w, to += channels, ahead += read) {
+      for (Index c = 0; c < read; c += 64 / Index(sizeof(T))) __builtin_prefetch(ahead + c);
+      std::fill_n(to, channels, W(0));
+      for (Index i = x.begin[w]; i < x.begin[w + 1]; ++i) {
+        const W by = W(x.readers[i].weight);
+        const T* const from = line + x.readers[i].at * channels;
+        for (Index c = 0; c < channels; ++c) to[c] += by * W(from[c]);
+      }
+    }
+  }
+};
+
 /// Resamples a map onto another number of voxels.
 template <FeatureMap F>
 F stretch(const F& input, const std::array<Index, F::dim>& extent, Interpolation how) {
@@ -248,12 +330,15 @@ F stretch(const F& input, const std::array<Index, F::dim>& extent, Interpolation
   forget(input, source);
   record_dense(result, {}, [=](const T* g) {
     const Additions<T> gx = source.gradient_additions();
-    if constexpr (std::same_as<D, Cpu>)
+    if constexpr (!std::same_as<D, Cpu>)
+      D::launch_rows(in.rows(), in.channels,
+                     StretchPull<T, D>{in, out, z.view(), y.view(), x.view(), g, gx});
+    else if (in.channels < 16)
       D::launch_blocks(in.cases * in.depth * in.height,
                        StretchLinePull<T>{in, out, z.view(), y.view(), x.view(), g, gx});
     else
-      D::launch_rows(in.rows(), in.channels,
-                     StretchPull<T, D>{in, out, z.view(), y.view(), x.view(), g, gx});
+      D::launch_blocks(StretchBlockPull<T>::items(in),
+                       StretchBlockPull<T>{in, out, z.view(), y.view(), x.view(), g, gx});
   });
   return result;
 }
