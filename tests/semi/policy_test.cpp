@@ -189,6 +189,16 @@ TEST_SUITE("semi/policy") {
 }
 
 TEST_SUITE("semi/partial_completion") {
+  TEST_CASE("a drawn label whose class is not annotated says nothing") {
+    const Grid grid{1, 1, 1, 3, 1};
+    const auto only_one = AnnotatedSet{}.with(1);
+    const F logits(grid.with_channels(3),
+                   Storage<float, Cpu>(std::vector<float>{0, 0, 9, 0, 9, 1, 9, 0, 0}));
+    const auto shown = complete(labels_of<Cpu>(grid, {1, 2, 2}, {only_one}), logits);
+    const auto hidden = complete(labels_of<Cpu>(grid, {1, 0, 0}, {only_one}), logits);
+    CHECK(shown.classes.host() == hidden.classes.host());
+    CHECK(shown.classes.host() == std::vector<std::uint8_t>{1, 2, 0});
+  }
   TEST_CASE("completion keeps what was drawn and opens only what nobody annotated") {
     const Grid grid{2, 1, 1, 3, 1};
     // Case 0: class 1 annotated. Case 1: nothing annotated, so every voxel is ignored.

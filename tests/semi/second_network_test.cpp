@@ -4,6 +4,7 @@
 #include <segmed/losses/partial.hpp>
 #include <segmed/semi/cross_pseudo_supervision.hpp>
 #include <segmed/semi/cross_teaching.hpp>
+#include <segmed/semi/marginal_training.hpp>
 
 using namespace trial;
 
@@ -42,6 +43,21 @@ TEST_SUITE("semi/second_network") {
     auto now = step.now(net);
     const double labelled = labelled_by(step, policy.second);
     CHECK(policy.loss(now).host() == doctest::Approx(labelled + 0.4 * cross).epsilon(1e-5));
+  }
+  TEST_CASE("both networks learn the labels as the policy beside says") {
+    OneStep step;
+    Net net = small_net();
+    Both policy{MarginalTraining{}, CrossPseudoSupervision<Net>{with_other_start(net, 2), 0.8f}};
+    const double cross =
+        expected(step, net, policy.second.second,
+                 [](const auto& p, const auto& labels) { return cross_entropy(p, labels, 3); });
+    auto then = step.now(policy.second.second);
+    const double labelled = labelled_marginally(then).host();
+    CHECK(labelled != doctest::Approx(labelled_by(step, policy.second.second)));  // D_1 is learnt
+    auto now = step.now(net);
+    CHECK(policy.loss(now).host() == doctest::Approx(labelled + 0.4 * cross).epsilon(1e-5));
+    CHECK(supervised_by(policy, now).host() ==
+          doctest::Approx(labelled_marginally(now).host()).epsilon(1e-6));
   }
   TEST_CASE("cross teaching is the overlap with the other's answers") {
     OneStep step;

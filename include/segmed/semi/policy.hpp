@@ -2,6 +2,7 @@
 // A policy is a plain struct that adds one term to the loss of a step. What else it may have:
 //
 //   Value supervised(now)        replaces the term of the labels
+//   Value loss(now, labelled)    the same where a second network learns the labels; see loss_by
 //   void after_step(now)         the weights have just moved
 //   void start_round(round)      before each round: `round` predicts and relabels the cases of D_1
 //   Index rounds                 of equal length, in a run; one without it
@@ -162,6 +163,22 @@ auto supervised_by(P& policy, SemiStep<Net, Loss>& now) {
     return supervised(now);
 }
 
+/// What a policy adds to the loss of a step. A policy that trains a second network may take
+/// `loss(now, labelled)`: labelled(step) is the term that the run trains the labels with, be it
+/// another policy's, for a step of any network.
+template <class P, class Now, class Labelled>
+auto loss_by(P& policy, Now& now, const Labelled& labelled) {
+  if constexpr (requires { policy.loss(now, labelled); })
+    return policy.loss(now, labelled);
+  else
+    return policy.loss(now);
+}
+/// The same where the policy is alone.
+template <class P, class Now>
+auto loss_by(P& policy, Now& now) {
+  return loss_by(policy, now, [&](auto& step) { return supervised_by(policy, step); });
+}
+
 /// Labels and nothing else: what every policy is compared with. Uses D_1's partial labels: by the
 /// usual term of the labels, so only if the loss takes them.
 struct Supervised {
@@ -181,7 +198,10 @@ struct Both {
   A first;
   B second;
 
-  auto loss(auto& now) { return first.loss(now) + second.loss(now); }
+  auto loss(auto& now) { return loss_by(*this, now); }
+  auto loss(auto& now, const auto& labelled) {
+    return loss_by(first, now, labelled) + loss_by(second, now, labelled);
+  }
   auto supervised(auto& now) requires requires { first.supervised(now); } || requires {
     second.supervised(now);
   }

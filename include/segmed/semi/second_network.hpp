@@ -24,8 +24,9 @@ SemiStep<Other, Loss> beside(SemiStep<Net, Loss>& now, Other& second) {
 /// loss `How`. The answers are constants; both networks receive a gradient. The run's own network,
 /// or its average, predicts.
 ///
-/// Uses D_1's partial labels: both networks have the usual term of what is annotated; answers keep
-/// what was drawn and propose annotated classes nowhere else.
+/// Uses D_1's partial labels: both networks have the run's term of what is annotated, that of the
+/// policy beside this one if it has its own; answers keep what was drawn and propose annotated
+/// classes nowhere else.
 template <Network Net, Network Other, class How>
 struct LabelEachOther {
   static_assert(std::same_as<typename Net::Features, typename Other::Features>,
@@ -36,8 +37,12 @@ struct LabelEachOther {
 
   template <class Now>
   typename Now::Value loss(Now& now) {
+    return loss(now, [](auto& step) { return segmed::supervised(step); });
+  }
+  template <class Now, class Labelled>
+  typename Now::Value loss(Now& now, const Labelled& labelled) {
     auto then = beside(now, second);
-    const auto term = segmed::supervised(then);
+    const auto term = labelled(then);
     if (now.partial.empty() || weight <= 0) return term;
     return term + now.clock.ramp(weight) * answers(now, then);
   }

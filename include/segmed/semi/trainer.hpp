@@ -102,9 +102,10 @@ class Trainer final : public Learner<typename Net::Features> {
     return Criterion<Loss>::partial_labels || has.supervised;
   }
 
-  /// `average`: how much of the averaged weights a step keeps; 0 keeps no average. `max_norm`: the
-  /// longest gradient; 0 clips nothing. `ranks`: who trains with it, each on its share of a batch.
-  /// `replay`: capture a step and replay it, where device and policy can.
+  /// `average`: how much of the averaged weights a step keeps; 0 keeps no average, nor does a
+  /// policy that names the network to predict with. `max_norm`: the longest gradient; 0 clips
+  /// nothing. `ranks`: who trains with it, each on its share of a batch. `replay`: capture a step
+  /// and replay it, where device and policy can.
   Trainer(Net& net, const Loss& loss, Policy& policy, const Optimizer& optimizer,
           std::uint64_t seed, float average, double max_norm, const Ranks& ranks = {},
           bool replay = false)
@@ -127,7 +128,7 @@ class Trainer final : public Learner<typename Net::Features> {
                  : !replays ? "the policy does not say that its terms are computed by kernels alone"
                  : ranks.alone() ? ""
                                  : "several ranks train together";
-    if (average > 0) {
+    if (!has.predictor && average > 0) {
       average_.emplace(Net(net));
       averaged_.emplace(Role::frozen, *average_);
     }
@@ -194,7 +195,7 @@ class Trainer final : public Learner<typename Net::Features> {
     trained_.clear_grads();
     Terms terms;
     terms.labelled = supervised_by(policy_, now);
-    terms.total = terms.labelled + policy_.loss(now);
+    terms.total = terms.labelled + loss_by(policy_, now);
     backward(terms.total, gradients_.begin());
     return terms;
   }
