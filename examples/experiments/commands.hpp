@@ -91,6 +91,7 @@ struct GainOptions {
   StudyOptions study;
   BudgetOptions budget;
   std::vector<std::string> policies = {"supervised", "partial_completion"};
+  std::vector<std::string> against;  // those of them that the others are compared with, beside M_0
   segmed::Index seeds = 3, first_seed = -1;  // -1: that of the study
   std::string equal;                         // steps or minutes; empty: what the budget is given in
   bool warm_start = false;
@@ -116,6 +117,7 @@ int evaluate(const EvaluateOptions& options);
 
 struct ReportOptions {
   std::string folder;
+  std::vector<std::string> against;
 };
 int report(const ReportOptions& options);
 

@@ -7,6 +7,7 @@
 #include "commands.hpp"
 #include "gain_report.hpp"
 #include "session_folder.hpp"
+#include <segmed/experiment/comparison.hpp>
 #include <segmed/experiment/progress.hpp>
 #include <segmed/experiment/tables.hpp>
 
@@ -53,6 +54,16 @@ std::vector<std::string> compared(const std::vector<std::string>& asked) {
   require<ConfigError>(names.size() > 1, "--policies",
                        "gain compares M_0 with another policy; see --list-policies");
   return names;
+}
+
+/// Throws ConfigError for one that the others cannot be compared with.
+void check_against(const GainOptions& options) {
+  const std::vector<std::string> may(options.policies.begin() + 1, options.policies.end());
+  std::string names;
+  for (const auto& name : may) names += (names.empty() ? "" : ", ") + name;
+  for (const auto& other : options.against)
+    require<ConfigError>(std::count(may.begin(), may.end(), other) > 0, "--against", other,
+                         " is not among those that are compared with M_0; give one of ", names);
 }
 
 /// Everything that can be wrong with the cases, before the first run starts.
@@ -236,6 +247,7 @@ int gain(const GainOptions& asked) {
       "\"", options.equal, "\" is neither steps nor minutes");
   require<ConfigError>(options.seeds > 0, "--seeds", "give 1 or more");
   options.policies = compared(options.policies);
+  check_against(options);
   const std::string m0 = options.policies.front();
   Study study(options.study);
   check_cases(options, study);
@@ -306,7 +318,7 @@ int gain(const GainOptions& asked) {
     };
     std::stable_sort(results.runs.begin(), results.runs.end(),
                      [&](const auto& a, const auto& b) { return place(a) < place(b); });
-    compare_runs(results);
+    compare_all(results, options.against);
     write_results(out, results);
     report.write(results);
   };
@@ -343,6 +355,7 @@ int gain(const GainOptions& asked) {
         trained.steps,
         study.evaluate(Model::load(folder), study.validation(), folder + "/predictions")};
     result.learnt_from = learnt_from, result.skipped = trained.skipped;
+    result.made_by = program_text();
     for (const CaseFault& fault : trained.faults)
       result.left_out.push_back(study.cohort().info(fault.index).id + ": " + fault.reason);
     if (run.d1 > 0) {
@@ -372,15 +385,12 @@ int gain(const GainOptions& asked) {
     std::printf("stopped; the same command goes on here\n");
     return interrupted;
   }
-  for (const GainResult& gained : results.gains)
-    std::printf("gain of %s with %d case%s more (%s hidden): %s (%s to %s), p %s\n",
-                gained.policy.c_str(), int(gained.d1), gained.d1 == 1 ? "" : "s",
-                gained.hide.c_str(), fixed(gained.gain, 4, true).c_str(),
-                fixed(gained.low, 4, true).c_str(), fixed(gained.high, 4, true).c_str(),
-                p_text(gained.p).c_str());
+  for (const std::string& line : lines_of(results)) std::printf("%s\n", line.c_str());
   if (options.study.inner > 0) std::printf("%s\n", study.about_inner().c_str());
   std::printf("%s\nreport: %s\n", reading(results).c_str(),
               fs::absolute(out + "/report.html").lexically_normal().c_str());
+  if (const std::string mixed = mixture(results); !mixed.empty())
+    std::fprintf(stderr, "%s\n", mixed.c_str());
   const bool whole = std::all_of(results.runs.begin(), results.runs.end(),
                                  [](const RunResult& run) { return run.left_out.empty(); });
   if (!whole)

@@ -6,6 +6,7 @@
 
 #include "session_folder.hpp"
 #include <segmed/data/layout.hpp>
+#include <segmed/experiment/comparison.hpp>
 #include <segmed/experiment/overlay.hpp>
 #include <segmed/experiment/report.hpp>
 #include <segmed/image/nifti.hpp>
@@ -247,29 +248,54 @@ void GainReport::write(const Results& results) {
   write_report(out + "/report.html", input);
 }
 
-void redraw_report(const std::string& folder) {
-  const Results results = read_results(folder + "/results.json");
-  const std::string path = folder + "/report.json";
-  require<FileError>(fs::exists(path), "report", path,
-                     ": is not there; this folder holds no comparison");
-  const Json json = parse_json(read_bytes(path), path);
-  FolderOptions options;
-  const std::string data = reading(path, [&] {
-    for (const Json& name : json.at("classes").as_array())
-      options.classes.push_back(name.as_string());
-    for (const Json& name : json.at("class_names").as_array())
-      options.class_names.push_back(name.as_string());
-    return json.at("data").as_string();
-  });
-  const FolderCohort cohort = fs::is_directory(data) ? open_folder(data, options) : FolderCohort{};
-  const ReportInput input = reading(path, [&] { return input_of(folder, cohort, results, json); });
-  write_report(folder + "/report.html", input);
+std::vector<std::string> lines_of(const Results& results) {
+  std::vector<std::string> lines;
+  const auto evidence = [](const GainResult& gain) {
+    return fixed(gain.gain, 4, true) + " (" + fixed(gain.low, 4, true) + " to " +
+           fixed(gain.high, 4, true) + "), p over cases " + p_text(gain.p);
+  };
+  const auto cases = [](const GainResult& gain) {
+    return std::to_string(gain.d1) + (gain.d1 == 1 ? " case" : " cases");
+  };
+  for (const GainResult& gain : results.gains)
+    lines.push_back("gain of " + gain.policy + " with " + cases(gain) + " more (" + gain.hide +
+                    " hidden): " + evidence(gain));
+  for (const GainResult& gain : results.differences)
+    lines.push_back(gain.policy + " beside " + gain.against + " with " +
+                    (gain.together ? "all of these together"
+                                   : cases(gain) + " more (" + gain.hide + " hidden)") +
+                    ": " + evidence(gain));
+  return lines;
 }
 
 int report(const ReportOptions& options) {
-  redraw_report(options.folder);
-  std::printf("report: %s\n",
-              fs::absolute(options.folder + "/report.html").lexically_normal().c_str());
+  const std::string& folder = options.folder;
+  Results results = read_results(folder + "/results.json");
+  const std::string path = folder + "/report.json";
+  require<FileError>(fs::exists(path), "report", path,
+                     ": is not there; this folder holds no comparison");
+  for (const std::string& other : options.against)
+    require<ConfigError>(
+        std::any_of(results.runs.begin(), results.runs.end(),
+                    [&](const RunResult& run) { return run.policy == other && run.d1 > 0; }),
+        "--against", folder, " holds no run of ", other, " with D_1");
+  const Json json = parse_json(read_bytes(path), path);
+  FolderOptions how;
+  const std::string data = reading(path, [&] {
+    for (const Json& name : json.at("classes").as_array()) how.classes.push_back(name.as_string());
+    for (const Json& name : json.at("class_names").as_array())
+      how.class_names.push_back(name.as_string());
+    return json.at("data").as_string();
+  });
+  const FolderCohort cohort = fs::is_directory(data) ? open_folder(data, how) : FolderCohort{};
+  compare_all(results, options.against);
+  const ReportInput input = reading(path, [&] { return input_of(folder, cohort, results, json); });
+  write_results(folder, results);
+  write_classes(folder, input);
+  write_report(folder + "/report.html", input);
+  for (const std::string& line : lines_of(results)) std::printf("%s\n", line.c_str());
+  std::printf("%s\nreport: %s\n", segmed::reading(results).c_str(),
+              fs::absolute(folder + "/report.html").lexically_normal().c_str());
   return done;
 }
 

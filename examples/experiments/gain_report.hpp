@@ -24,7 +24,7 @@ class GainReport {
   segmed::Json json_;
 };
 
-/// Draws report.html anew from results.json and report.json in a folder.
-void redraw_report(const std::string& folder);
+/// All gains and differences, a line each.
+std::vector<std::string> lines_of(const segmed::Results& results);
 
 }  // namespace experiments

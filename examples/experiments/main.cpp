@@ -253,6 +253,10 @@ int run(int argc, const char* const* argv) {
       ->add_option("--policies", gain_options.policies,
                    "supervised, and those to compare it with; set an option as in rdrop:weight=2")
       ->delimiter(',');
+  gain_app
+      ->add_option("--against", gain_options.against,
+                   "of these, those that every other policy is compared with, as with M_0")
+      ->delimiter(',');
   gain_app->add_option("--seeds", gain_options.seeds, "how many")->capture_default_str();
   gain_app
       ->add_option("--first-seed", gain_options.first_seed,
@@ -297,9 +301,14 @@ int run(int argc, const char* const* argv) {
   evaluate_app->add_flag("--json", evaluate_options.json, "for programs");
 
   ReportOptions report_options;
-  auto* report_app = app.add_subcommand("report", "draw a comparison's report.html anew");
-  report_app->footer("experiments report runs/hippocampus");
-  report_app->add_option("folder", report_options.folder, "its folder")->required();
+  auto* report_app =
+      app.add_subcommand("report", "compare the runs of a folder, and draw its report.html, anew");
+  report_app->footer("experiments report runs/hippocampus --against marginal");
+  report_app->add_option("folder", report_options.folder, "a comparison's")->required();
+  report_app
+      ->add_option("--against", report_options.against,
+                   "policies that every other one is compared with, as with M_0")
+      ->delimiter(',');
 
   try {
     app.parse(argc, argv);

@@ -88,6 +88,14 @@ Json environment() {
   return json;
 }
 
+std::string program_text() {
+  const Json about = environment();
+  const Index on = about.at("threads").as_index();
+  return "segmed " + about.at("segmed").as_string() + " (" + about.at("arithmetic").as_string() +
+         ", compiler " + about.at("compiler").as_string() + ", " + std::to_string(on) +
+         (on == 1 ? " thread)" : " threads)");
+}
+
 RunOptions run_options(const Recipe& recipe, std::uint64_t seed) {
   RunOptions options;
   options.seed = seed;

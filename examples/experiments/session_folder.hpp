@@ -23,6 +23,8 @@ void check_settings(const std::string& where, const segmed::Json& before,
 
 /// Versions, compiler, instruction set and time of this program.
 segmed::Json environment();
+/// This program as a run's results name it: what its bits and its pace depend on.
+std::string program_text();
 
 /// The training options that follow from a recipe.
 segmed::RunOptions run_options(const Recipe& recipe, std::uint64_t seed);

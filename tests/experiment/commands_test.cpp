@@ -97,6 +97,37 @@ TEST_SUITE("experiment/commands") {
     CHECK(here.run("convert labels/ct.nii.gz turned.nii --orient LPS") == 0);
     CHECK(fs::exists(here.folder / "turned.nii"));
   }
+  TEST_CASE("policies are compared with each other, in a run or afterwards") {
+    const Workplace here;
+    if (!here.with_cohort()) return;
+    const std::string gain =
+        "gain --data data --d0 1 --d1 1,2 --val 1 --hide classes:1 --policies "
+        "supervised,marginal,entropy --seeds 2 --steps 1 --out runs" +
+        small;
+    const auto results = [&] { return read_results((here.folder / "runs/results.json").string()); };
+    CHECK(here.run(gain + " --against rdrop") == 2);
+    CHECK(here.said().find("rdrop is not among those that are compared with M_0; give one of "
+                           "marginal, entropy") != std::string::npos);
+    CHECK_FALSE(fs::exists(here.folder / "runs"));
+    CHECK_MESSAGE(here.run(gain) == 0, here.said());
+    CHECK(results().differences.empty());
+    CHECK(results().runs[0].made_by.find("segmed ") == 0);
+    CHECK(here.run("report runs --against rdrop") == 2);
+    CHECK(here.said().find("runs holds no run of rdrop with D_1") != std::string::npos);
+    CHECK_MESSAGE(here.run("report runs --against marginal") == 0, here.said());
+    CHECK(here.said().find("entropy beside marginal with all of these together: ") !=
+          std::string::npos);
+    REQUIRE(results().differences.size() == 3);  // two sizes, and both together
+    CHECK(results().differences[0].against == "marginal");
+    CHECK(
+        read_bytes((here.folder / "runs/report.html").string()).find("<h2>Beside marginal</h2>") !=
+        std::string::npos);
+    CHECK(fs::exists(here.folder / "runs/differences.csv"));
+    // What was asked for once is kept, beside what is asked for now.
+    CHECK_MESSAGE(here.run(gain + " --against entropy") == 0, here.said());
+    CHECK(here.said().find("10 of 10 runs are finished") != std::string::npos);
+    CHECK(results().differences.size() == 6);
+  }
   TEST_CASE("an inner split tunes without a look at D_val, and says so") {
     const Workplace here;
     if (!here.binary) {

@@ -3,6 +3,7 @@
 
 #include <doctest/doctest.h>
 
+#include <segmed/experiment/comparison.hpp>
 #include <segmed/experiment/ranking.hpp>
 
 using namespace segmed;

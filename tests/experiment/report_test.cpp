@@ -216,6 +216,24 @@ TEST_SUITE("experiment/chart") {
 }
 
 TEST_SUITE("experiment/report") {
+  TEST_CASE("policies beside each other have a table and a chart, and mixed programs a sentence") {
+    ReportInput input = example(0.03);
+    CHECK_FALSE(has(report_html(input), "Beside "));
+    for (Index seed = 0; seed < 3; ++seed)
+      for (const Index d1 : {20, 60}) {
+        input.results.runs.push_back(run("rdrop", seed, d1, 0.01));
+        input.results.runs.back().made_by = seed == 0 ? "segmed <1>" : "segmed 2";
+      }
+    compare_runs(input.results);
+    compare_with(input.results, "partial_completion");
+    const std::string html = report_html(input);
+    CHECK(balanced(html));
+    CHECK(has(html, "<h2>Beside partial_completion</h2>"));
+    CHECK(count(html, "<title>Difference in mean Dice to partial_completion</title>") == 1);
+    CHECK(has(html, "<td>all</td>"));
+    CHECK(has(html, "all together"));
+    CHECK(has(html, "2 runs by segmed &lt;1&gt;; 4 runs by segmed 2."));
+  }
   TEST_CASE("a page loads nothing from elsewhere and is well-formed") {
     const std::string html = report_html(example(0.05));
     CHECK(balanced(html));

@@ -11,6 +11,7 @@
 
 #include <segmed/core/json.hpp>
 #include <segmed/core/random.hpp>
+#include <segmed/experiment/comparison.hpp>
 #include <segmed/experiment/tables.hpp>
 
 using namespace segmed;
@@ -25,7 +26,8 @@ struct Folder {
     REQUIRE(mkdtemp(path.data()) != nullptr);
   }
   ~Folder() {
-    for (const char* name : {"results.json", "results.csv", "gains.csv", "table.tex", "a.txt"})
+    for (const char* name :
+         {"results.json", "results.csv", "gains.csv", "differences.csv", "table.tex", "a.txt"})
       ::unlink((path + "/" + name).c_str());
     ::rmdir(path.c_str());
   }
@@ -83,8 +85,9 @@ TEST_SUITE("experiment/results") {
             doctest::Approx(results.runs[2 * s + 1].mean_dice() - results.runs[2 * s].mean_dice()));
     }
     CHECK(gain.gain == doctest::Approx(0.021));
-    CHECK(gain.low > 0.0195);
-    CHECK(gain.high < 0.0225);
+    // Student's, of three seeds that differ by 0.001 and cases that do not.
+    CHECK(gain.low == doctest::Approx(0.021 - 4.302653 * 0.001 / std::sqrt(3.0)).epsilon(1e-3));
+    CHECK(gain.high == doctest::Approx(0.021 + 4.302653 * 0.001 / std::sqrt(3.0)).epsilon(1e-3));
     CHECK(gain.p < 0.001);
   }
   TEST_CASE("a run whose partner is missing waits, and other cases are refused") {
@@ -197,6 +200,68 @@ TEST_SUITE("experiment/results") {
     CHECK(results.best()->policy != "lucky");
     CHECK(Results::leads(results.gains[0], results.gains[1]));
     CHECK_FALSE(Results::leads(results.gains[0], results.gains[0]));
+  }
+  TEST_CASE("policies beside each other: paired by seed, size and hiding, and over all of them") {
+    Results results;
+    results.classes = {"Anterior", "Posterior"};
+    for (Index seed = 0; seed < 3; ++seed) {
+      results.runs.push_back(run("supervised", seed, 0, 0));
+      for (const Index d1 : {20, 60}) {
+        results.runs.push_back(run("marginal", seed, d1, 0.01));
+        const double more = 0.001 * double(d1) / 20 * double(seed + 1);
+        if (d1 == 20 || seed < 2)
+          results.runs.push_back(run("partial_completion", seed, d1, 0.01 + more));
+      }
+      results.runs.push_back(run("rdrop", seed, 20, 0.02));
+    }
+    compare_runs(results);
+    compare_with(results, "marginal");
+    REQUIRE(results.differences.size() == 4);
+    const auto& all = results.differences;
+    for (const GainResult& one : all) CHECK(one.against == "marginal");
+    CHECK(all[0].policy == "partial_completion");
+    CHECK(all[0].d1 == 20);
+    CHECK(all[0].seeds.size() == 3);
+    CHECK(all[0].gain == doctest::Approx(0.002));
+    CHECK(all[0].low < 0.002);
+    CHECK(all[0].p < 0.01);
+    CHECK(all[1].d1 == 60);
+    CHECK(all[1].seeds.size() == 2);
+    CHECK(all[1].gain == doctest::Approx(0.0045));
+    // Of the two seeds that finished both sizes: 0.002 and 0.004.
+    CHECK(all[2].together);
+    REQUIRE(all[2].seeds.size() == 2);
+    CHECK(all[2].seeds[0] == doctest::Approx(0.002));
+    CHECK(all[2].seeds[1] == doctest::Approx(0.004));
+    CHECK(all[3].policy == "rdrop");
+    CHECK(all[3].gain == doctest::Approx(0.01));
+    CHECK(compared_with(results) == std::vector<std::string>{"marginal"});
+    compare_with(results, "marginal");  // again: the same, not twice
+    CHECK(results.differences.size() == 4);
+    compare_with(results, "rdrop");
+    CHECK(results.differences.size() == 6);
+    CHECK(compared_with(results) == std::vector<std::string>{"marginal", "rdrop"});
+    const Results back = results_of(to_json(results));
+    CHECK(to_json(back) == to_json(results));
+    CHECK(back.differences[2].together);
+    const std::string csv = differences_csv(back);
+    CHECK(csv.find("\npartial_completion,marginal,10,all,all,2,") != std::string::npos);
+    CHECK(csv.find("\nrdrop,marginal,10,20,,3,") != std::string::npos);
+    CHECK(to_tex(back).find("partial\\_completion & marginal & all & $+0.0030$") !=
+          std::string::npos);
+    results.runs[1].cases[4].id = "other";
+    CHECK_THROWS_AS(compare_with(results, "marginal"), DataError);
+  }
+  TEST_CASE("runs of several programs are named") {
+    Results results = example();
+    CHECK(mixture(results).empty());
+    for (RunResult& run : results.runs) run.made_by = "segmed 1";
+    CHECK(mixture(results).empty());
+    results.runs[2].made_by = "segmed 2", results.runs[3].made_by = "";
+    CHECK(mixture(results) ==
+          "The runs were made by several programs, which round differently and take different time "
+          "for a step: 4 runs by segmed 1; 1 run by segmed 2.");
+    CHECK(results_of(to_json(results)).runs[2].made_by == "segmed 2");
   }
   TEST_CASE("the result is read out in a sentence") {
     CHECK(reading(Results{}).empty());

@@ -125,22 +125,85 @@ TEST_SUITE("experiment/statistics") {
     CHECK(interval.low == doctest::Approx(mean.value() - 1.96 * deviation).epsilon(0.1));
     CHECK(interval.high == doctest::Approx(mean.value() + 1.96 * deviation).epsilon(0.1));
   }
-  TEST_CASE("intervals hold the truth about as often as they say") {
-    int inside = 0;
-    for (Index trial = 0; trial < 200; ++trial) {
-      const Philox random{std::uint64_t(trial), Purpose::noise};
-      PairedScores scores{{{}}, {{}}};
-      for (Index k = 0; k < 40; ++k)
-        scores.before[0].push_back(0), scores.after[0].push_back(0.5 + random.normal(k));
-      const Interval interval = bootstrap_gain(scores, {400, 0.95, 3});
-      inside += interval.low <= 0.5 && 0.5 <= interval.high;
+  TEST_CASE("Student's quantiles are scipy's") {
+    // scipy.stats.t.ppf(chance, degrees)
+    const double known[][3] = {{0.975, 1, 12.706204736174694},  {0.975, 1.5, 6.016663104427929},
+                               {0.975, 2, 4.302652729749462},   {0.95, 2.5, 2.5582186141359355},
+                               {0.975, 39, 2.022690920036761},  {0.975, 200, 1.9718962236339088},
+                               {0.975, 1e7, 1.9623390808264078}};
+    for (const auto& [chance, degrees, value] : known)
+      CHECK(student_quantile(chance, degrees) == doctest::Approx(value).epsilon(1e-5));
+    CHECK_THROWS_WITH_AS(student_quantile(0.4, 3),
+                         "segmed: student_quantile: chance 0.4 with 3 degrees of freedom",
+                         ConfigError);
+    CHECK_THROWS_AS(student_quantile(0.9, 0.5), ConfigError);
+  }
+  TEST_CASE("the standard error is that of seeds, of cases, or of both") {
+    // All cases alike: what is left is the mean over seeds, 1, 2 and 6.
+    const auto alike = StandardError::of(
+        {{{0, 0, 0, 0}, {0, 0, 0, 0}, {0, 0, 0, 0}}, {{1, 1, 1, 1}, {2, 2, 2, 2}, {6, 6, 6, 6}}});
+    CHECK(alike.value == doctest::Approx(std::sqrt(7.0 / 3)));
+    CHECK(alike.degrees == doctest::Approx(2));
+    // All seeds alike, or one alone: the mean over cases, of the same numbers.
+    for (const auto& seeds : {std::vector<std::vector<double>>{{1, 2, 6}},
+                              std::vector<std::vector<double>>{{1, 2, 6}, {1, 2, 6}}}) {
+      const auto of_cases = StandardError::of(
+          {std::vector<std::vector<double>>(seeds.size(), std::vector<double>(3, 0)), seeds});
+      CHECK(of_cases.value == doctest::Approx(std::sqrt(7.0 / 3)));
+      CHECK(of_cases.degrees == doctest::Approx(2));
     }
-    CHECK(inside >= 178);
-    CHECK(inside <= 199);
+    // By hand: mean squares 12.25 between seeds, 6.25 between cases, 0.25 of what is left.
+    const auto both = StandardError::of({{{0, 0}, {0, 0}}, {{0, 3}, {4, 6}}});
+    CHECK(both.value == doctest::Approx(std::sqrt((12.25 + 6.25 - 0.25) / 4)));
+    CHECK(both.degrees == doctest::Approx(18.25 * 18.25 / (12.25 * 12.25 + 6.25 * 6.25)));
+    // A case that one seed did not score stays out; one score alone has no error.
+    const auto without =
+        StandardError::of({{{0, 0, 9}, {0, 0, 0}}, {{0, 3, undefined}, {4, 6, 1}}});
+    CHECK(without.value == doctest::Approx(both.value));
+    CHECK(std::isnan(StandardError::of({{{1}}, {{2}}}).value));
+    CHECK(std::isnan(bootstrap_gain({{{1}}, {{2}}}).low));
+    CHECK(bootstrap_gain({{{1}}, {{2}}}).value == 1);
+  }
+  TEST_CASE("intervals hold the truth about as often as they say, also with few seeds and cases") {
+    struct Study {
+      Index seeds, cases;
+      double of_seeds, rest;  // shares of the mean's variance; cases have what is left
+      double least;           // of 400 intervals, the part that must hold the truth
+    };
+    // Two seeds know their own scatter so badly that nine of ten is what Student's interval
+    // reaches; resampling alone holds eight.
+    for (const Study& study :
+         {Study{1, 40, 0, 0, 0.92}, Study{1, 6, 0, 0, 0.92}, Study{2, 40, 0.2, 0.2, 0.92},
+          Study{2, 40, 0.8, 0.1, 0.86}, Study{3, 40, 0.8, 0.1, 0.90}, Study{3, 8, 0.3, 0.2, 0.90},
+          Study{6, 40, 0.5, 0.2, 0.92}}) {
+      const double seed_effect = std::sqrt(study.of_seeds * double(study.seeds));
+      const double case_effect = std::sqrt((1 - study.of_seeds - study.rest) * double(study.cases));
+      const double noise = std::sqrt(study.rest * double(study.seeds * study.cases));
+      int inside = 0;
+      constexpr int trials = 400;
+      for (int trial = 0; trial < trials; ++trial) {
+        const Philox random{std::uint64_t(trial), Purpose::noise};
+        PairedScores scores;
+        for (Index s = 0; s < study.seeds; ++s) {
+          scores.before.emplace_back(std::size_t(study.cases), 0.0);
+          scores.after.emplace_back();
+          for (Index k = 0; k < study.cases; ++k)
+            scores.after.back().push_back(0.5 + seed_effect * double(random.normal(s)) +
+                                          case_effect * double(random.normal(1000 + k)) +
+                                          noise * double(random.normal(2000 + s * 100 + k)));
+        }
+        const Interval interval = bootstrap_gain(scores, {300, 0.95, 3});
+        inside += interval.low <= 0.5 && 0.5 <= interval.high;
+      }
+      CAPTURE(study.seeds);
+      CAPTURE(study.cases);
+      CHECK(inside >= int(study.least * trials));
+      CHECK(inside <= int(0.995 * trials));
+    }
   }
   TEST_CASE("cases without a score stay out, and what cannot be paired is refused") {
-    const PairedScores scores{{{0.5, undefined, 0.7}}, {{0.6, 0.9, undefined}}};
-    CHECK(scores.gain(0) == doctest::Approx(0.75 - 0.6));
+    const PairedScores scores{{{0.5, undefined, 0.7, 0.6}}, {{0.6, 0.9, undefined, 0.6}}};
+    CHECK(scores.gain(0) == doctest::Approx(0.7 - 0.6));
     const auto differences = scores.case_differences();
     CHECK(differences[0] == doctest::Approx(0.1));
     CHECK(std::isnan(differences[1]));

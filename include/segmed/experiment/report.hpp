@@ -34,6 +34,7 @@ class Report : GainSections {
         "</style></head>\n<body><main>\n";
     headline();
     gains();
+    differences();
     ranking();
     per_class();
     examples();
@@ -241,6 +242,7 @@ class Report : GainSections {
     heading("What the numbers mean");
     std::vector<std::string> all = rules_of(best_ != nullptr);
     all.insert(all.end(), in_.rules.begin(), in_.rules.end());
+    if (const std::string mixed = mixture(in_.results); !mixed.empty()) all.push_back(mixed);
     out_ += "<ul>\n";
     for (const std::string& rule : all) out_ += "<li>" + typeset(rule) + "</li>\n";
     out_ += "</ul>\n";

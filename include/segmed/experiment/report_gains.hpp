@@ -8,6 +8,7 @@
 
 #include <segmed/core/config.hpp>
 #include <segmed/experiment/chart.hpp>
+#include <segmed/experiment/comparison.hpp>
 #include <segmed/experiment/dot_chart.hpp>
 #include <segmed/experiment/report_input.hpp>
 #include <segmed/experiment/report_page.hpp>
@@ -77,8 +78,8 @@ class GainSections : protected ReportPage {
                 " the same stream of D_0.");
     std::vector<std::string> heads = {"Policy", "|D_0|", "|D_1|"};
     if (hides_) heads.push_back("Hidden");
-    for (const char* head :
-         {"Seeds", "Dice of M_0", "Dice of M_1", "Gain", "95 % interval", "p", "HD95, mm"})
+    for (const char* head : {"Seeds", "Dice of M_0", "Dice of M_1", "Gain", "95 % interval",
+                             "p over cases", "HD95, mm"})
       heads.push_back(head);
     open_table(heads);
     const auto order = in_order();
@@ -135,8 +136,40 @@ class GainSections : protected ReportPage {
                  });
     out_ += "</div>\n";
   }
+  /// Policies beside each other, where that was asked for.
+  void differences() {
+    for (const std::string& other : compared_with(in_.results)) {
+      heading("Beside " + other,
+              "Each policy's M_1 and the M_1 of " + other +
+                  ", of the same seed, the same D_0 and the same labels of D_1.");
+      std::vector<std::string> heads = {"Policy", "|D_0|", "|D_1|"};
+      if (hides_) heads.push_back("Hidden");
+      for (const char* head : {"Seeds", "Difference", "95 % interval", "p over cases"})
+        heads.push_back(head);
+      open_table(heads);
+      DotChart dots{"Difference in mean Dice to " + other, "difference in mean Dice", {}};
+      for (const GainResult& gain : in_.results.differences) {
+        if (gain.against != other) continue;
+        out_ += "<tr><th scope=\"row\">" + escaped(gain.policy) + "</th>";
+        cell(std::to_string(gain.d0));
+        cell(size_text(gain));
+        if (hides_) cell(gain.together ? "all" : hiding(gain));
+        cell(std::to_string(gain.seeds.size()));
+        cell("<b>" + by_evidence(gain, shown(gain.gain, 4, true)) + "</b>");
+        cell(shown(gain.low, 4, true) + " to " + shown(gain.high, 4, true));
+        cell(escaped(p_text(gain.p)));
+        out_ += "</tr>\n";
+        dots.rows.push_back({gain.policy, color(gain.policy), gain.gain, gain.low, gain.high,
+                             gain.seeds, setting(gain)});
+      }
+      close_table();
+      figure(to_svg(dots),
+             "Large dot: mean over seeds. Bar: 95 % interval. Small dots: each seed.");
+    }
+  }
   /// The size of D_1, and what is hidden of it where that differs.
   std::string setting(const GainResult& gain) const {
+    if (gain.together) return "all together";
     return "|D₁| = " + std::to_string(gain.d1) + (hides_ ? ", " + gain.hide + " hidden" : "");
   }
   bool warm() const {
@@ -205,7 +238,8 @@ class GainSections : protected ReportPage {
     out_ += "</div>\n";
     out_ += "<p class=\"quiet\">That all are alike: " + p_phrase(ranks.p) +
             " (Friedman). Mean ranks closer than " + shown(ranks.difference, 2) +
-            " are not told apart (Nemenyi, 5 %). Both count a case once.</p>\n";
+            " are not told apart (Nemenyi, 5 %). Both count a case once, and take the "
+            "trainings as they are.</p>\n";
   }
 
   static constexpr std::size_t colors = 6;  // of the style sheet's series

@@ -58,10 +58,13 @@ inline std::vector<std::string> rules_of(bool compared) {
         "averaged over seeds.");
     all.push_back(
         "Its 95 % interval is a paired bootstrap: seeds and cases are drawn again with "
-        "replacement, 10 000 times, the same cases for both models.");
+        "replacement, 10 000 times, the same cases for both models. Where Student's interval from "
+        "the variances between seeds and between cases reaches further, as with few seeds that "
+        "differ, it ends there. Of one seed it says nothing of other seeds.");
     all.push_back(
-        "p is Wilcoxon's signed-rank test over cases, two-sided, on each case's "
-        "difference averaged over seeds: it does not see how seeds differ, and is not corrected "
+        "p over cases is Wilcoxon's signed-rank test, two-sided, on each case's difference "
+        "averaged over seeds. It takes the trainings as they are: it says whether these models "
+        "differ on other cases, not whether training again would find that, and is not corrected "
         "for several comparisons.");
   }
   return all;

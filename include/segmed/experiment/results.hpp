@@ -52,6 +52,7 @@ struct RunResult {
   std::string learnt_from = {};  // tells other cases or other annotations; empty: not known
   std::vector<std::string> left_out = {};  // cases that could not be loaded, and why
   Index skipped = 0;                       // steps without a finite gradient
+  std::string made_by = {};                // the program, as it computed; empty: not known
 
   /// Each case's mean over its classes.
   std::vector<double> case_means() const {
@@ -74,14 +75,17 @@ struct RunResult {
   }
 };
 
-/// M_1 minus M_0 of the same seeds and sizes: the mean Dice, its interval, Wilcoxon's p over cases.
+/// M_1 minus M_0 of the same seeds and sizes, or minus another policy's M_1: the mean Dice, its
+/// interval, Wilcoxon's p over cases.
 struct GainResult {
   std::string policy;
   Index d0 = 0, d1 = 0;
   double gain = undefined, low = undefined, high = undefined, p = undefined;
-  std::vector<double> seeds;
+  std::vector<double> seeds = {};
   std::string hide = {};
   double hidden = undefined;
+  std::string against = {};  // the other policy; empty: M_0
+  bool together = false;     // of several sizes and ways of hiding: d1 and hide say nothing
   bool of(const RunResult& run) const {
     return policy == run.policy && d0 == run.d0 && d1 == run.d1 && hide == run.hide;
   }
@@ -92,7 +96,8 @@ struct Results {
   std::vector<std::string> classes;  // foreground
   std::vector<RunResult> runs;
   std::vector<GainResult> gains;
-  Json settings = {};  // what all runs have in common, if their program said so
+  std::vector<GainResult> differences;  // to other policies, as far as that was asked for
+  Json settings = {};                   // what all runs have in common, if their program said so
 
   /// The run of that kind, or nullptr.
   const RunResult* find(const std::string& policy, Index seed, Index d0, Index d1,
@@ -141,49 +146,6 @@ struct Results {
   }
 };
 
-/// Pairs every run that used D_1 with the baseline (d1 = 0) of its seed and d0, case by case, and
-/// fills `gains`. Runs whose partner is not finished wait for it.
-///
-///   throws   DataError when two paired runs were not evaluated on the same cases
-inline void compare_runs(Results& results, const std::string& baseline = "supervised",
-                         const BootstrapOptions& options = {}) {
-  results.gains.clear();
-  const auto known = [&](const RunResult& run) {
-    return std::any_of(results.gains.begin(), results.gains.end(),
-                       [&](const GainResult& gain) { return gain.of(run); });
-  };
-  for (const RunResult& first : results.runs) {
-    if (first.d1 == 0 || known(first)) continue;
-    PairedScores scores;
-    DefinedMean hidden;
-    for (const RunResult* after : results.runs_of(first.policy, first.d0, first.d1, first.hide)) {
-      hidden.add(after->hidden);
-      const RunResult* before = results.find(baseline, after->seed, after->d0, 0);
-      if (before == nullptr) continue;
-      bool same = before->cases.size() == after->cases.size();
-      for (std::size_t i = 0; same && i < after->cases.size(); ++i)
-        same = before->cases[i].id == after->cases[i].id;
-      require<DataError>(same, "compare", after->policy, " and ", baseline, " of seed ",
-                         after->seed, " were evaluated on different cases");
-      scores.before.push_back(before->case_means());
-      scores.after.push_back(after->case_means());
-    }
-    if (scores.before.empty() || scores.before[0].empty()) continue;
-    const Interval interval = bootstrap_gain(scores, options);
-    results.gains.push_back({first.policy, first.d0, first.d1, interval.value, interval.low,
-                             interval.high, signed_rank(scores.case_differences()).p,
-                             scores.gains(), first.hide, hidden.value()});
-  }
-  std::vector<std::string> order;  // of policies, as they first appear
-  for (const RunResult& run : results.runs) order.push_back(run.policy);
-  const auto key = [&](const GainResult& gain) {
-    return std::tuple(std::find(order.begin(), order.end(), gain.policy), gain.d0, gain.d1,
-                      gain.hidden);
-  };
-  std::stable_sort(results.gains.begin(), results.gains.end(),
-                   [&](const GainResult& a, const GainResult& b) { return key(a) < key(b); });
-}
-
 /// {class: score} of a case: null where the class is absent and not predicted; a class that is not
 /// annotated does not stand there.
 inline Json class_scores(const std::vector<std::string>& classes, const CaseResult& one,
@@ -223,21 +185,24 @@ inline Json to_json(const Results& results) {
                                         {"learnt_from", run.learnt_from},
                                         {"left_out", Json::list(run.left_out)},
                                         {"skipped", run.skipped},
+                                        {"made_by", run.made_by},
                                         {"dice", summary(run, run.mean_dice(), &CaseResult::dice)},
                                         {"hd95", summary(run, run.mean_hd95(), &CaseResult::hd95)},
                                         {"cases", std::move(cases)}});
   }
-  for (const GainResult& gain : results.gains)
-    json["gains"].push_back(Json::Object{{"policy", gain.policy},
-                                         {"d0", gain.d0},
-                                         {"d1", gain.d1},
-                                         {"hide", gain.hide},
-                                         {"hidden", gain.hidden},
-                                         {"gain", gain.gain},
-                                         {"low", gain.low},
-                                         {"high", gain.high},
-                                         {"p", gain.p},
-                                         {"seeds", Json::list(gain.seeds)}});
+  const auto all = [](const GainResult& gain) {
+    Json::Object members{{"policy", gain.policy}, {"d0", gain.d0},
+                         {"d1", gain.d1},         {"hide", gain.hide},
+                         {"hidden", gain.hidden}, {"gain", gain.gain},
+                         {"low", gain.low},       {"high", gain.high},
+                         {"p", gain.p},           {"seeds", Json::list(gain.seeds)}};
+    if (!gain.against.empty()) members.push_back({"against", gain.against});
+    if (gain.together) members.push_back({"together", true});
+    return members;
+  };
+  for (const GainResult& gain : results.gains) json["gains"].push_back(all(gain));
+  if (!results.differences.empty()) json["differences"] = Json::Array{};
+  for (const GainResult& gain : results.differences) json["differences"].push_back(all(gain));
   return json;
 }
 
@@ -299,6 +264,7 @@ inline Results results_of(const Json& json) {
     if (const Json* warm = from.find("warm")) run.warm = warm->as_bool();
     if (const Json* cases = from.find("learnt_from")) run.learnt_from = cases->as_string();
     if (const Json* skipped = from.find("skipped")) run.skipped = skipped->as_index();
+    if (const Json* program = from.find("made_by")) run.made_by = program->as_string();
     if (const Json* left_out = from.find("left_out"))
       for (const Json& one : left_out->as_array()) run.left_out.push_back(one.as_string());
     for (const Json& item : from.at("cases").as_array()) {
@@ -315,15 +281,20 @@ inline Results results_of(const Json& json) {
     }
     results.runs.push_back(std::move(run));
   }
-  for (const Json& from : json.at("gains").as_array()) {
+  const auto gain_of = [&](const Json& from) {
     GainResult gain{from.at("policy").as_string(), from.at("d0").as_index(),
                     from.at("d1").as_index(),      number(from.at("gain")),
                     number(from.at("low")),        number(from.at("high")),
                     number(from.at("p")),          {}};
     about_hiding(from, gain);
     for (const Json& seed : from.at("seeds").as_array()) gain.seeds.push_back(number(seed));
-    results.gains.push_back(std::move(gain));
-  }
+    if (const Json* other = from.find("against")) gain.against = other->as_string();
+    if (const Json* together = from.find("together")) gain.together = together->as_bool();
+    return gain;
+  };
+  for (const Json& from : json.at("gains").as_array()) results.gains.push_back(gain_of(from));
+  if (const Json* differences = json.find("differences"))
+    for (const Json& from : differences->as_array()) results.differences.push_back(gain_of(from));
   return results;
 }
 

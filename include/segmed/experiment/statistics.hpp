@@ -158,6 +158,77 @@ struct PairedScores {
   }
 };
 
+/// The value that a Student variable stays below with the given chance; a normal one beyond 1,000
+/// degrees of freedom. Degrees may be broken.
+///
+///   throws   ConfigError for a chance outside of 0.5 to 1, and for less than one degree
+inline double student_quantile(double chance, double degrees) {
+  require<ConfigError>(chance > 0.5 && chance < 1 && degrees >= 1, "student_quantile", "chance ",
+                       chance, " with ", degrees, " degrees of freedom");
+  const double right = std::acos(-1.0) / 2, power = std::min(degrees, 1000.0) - 1;
+  // With t = sqrt(degrees) tan(angle) the density is cos^(degrees - 1); Simpson's rule.
+  const auto below = [&](double angle) {
+    constexpr int steps = 4000;
+    const double width = angle / steps;
+    double sum = 0;
+    for (int i = 0; i <= steps; ++i)
+      sum += (i == 0 || i == steps ? 1 : i % 2 == 1 ? 4 : 2) * std::pow(std::cos(i * width), power);
+    return sum * width / 3;
+  };
+  const double half = below(right);
+  double low = 0, high = right;
+  while (high - low > 1e-12) {
+    const double angle = (low + high) / 2;
+    (below(angle) < (2 * chance - 1) * half ? low : high) = angle;
+  }
+  return std::sqrt(power + 1) * std::tan((low + high) / 2);
+}
+
+/// How far a mean may be off, and the degrees of freedom that this is known with.
+struct StandardError {
+  double value = undefined, degrees = undefined;
+
+  /// Of the mean gain over other seeds and other cases: variances between seeds, between cases and
+  /// of what is left, from the cases that all seeds scored. One seed alone says nothing of others,
+  /// and its error is that over cases; with one seed and one case it is not defined.
+  ///
+  ///   source   two-way random effects without replicates; Satterthwaite, An approximate
+  ///            distribution of estimates of variance components, Biometrics Bulletin 2, 1946.
+  ///            Where the estimates contradict each other the larger of the two mean squares counts
+  static StandardError of(const PairedScores& scores) {
+    std::vector<std::vector<double>> gains;  // of each case, by seed
+    for (std::size_t k = 0; k < scores.before[0].size(); ++k) {
+      std::vector<double> one;
+      for (std::size_t s = 0; s < scores.before.size(); ++s)
+        one.push_back(scores.after[s][k] - scores.before[s][k]);
+      if (std::none_of(one.begin(), one.end(), [](double g) { return std::isnan(g); }))
+        gains.push_back(std::move(one));
+    }
+    const double cases = double(gains.size()), seeds = double(scores.before.size());
+    if (cases < 1 || cases * seeds < 2) return {};
+    std::vector<double> by_seed(scores.before.size(), 0);
+    double mean = 0, of_cases = 0, of_seeds = 0, rest = 0;  // sums of squares, then mean squares
+    for (const auto& one : gains)
+      for (std::size_t s = 0; s < one.size(); ++s)
+        by_seed[s] += one[s] / cases, mean += one[s] / (cases * seeds);
+    for (const double own : by_seed) of_seeds += cases * (own - mean) * (own - mean);
+    for (const auto& one : gains) {
+      const double own = mean_of(one);
+      of_cases += seeds * (own - mean) * (own - mean);
+      for (std::size_t s = 0; s < one.size(); ++s) {
+        const double left = one[s] - own - by_seed[s] + mean;
+        rest += left * left;
+      }
+    }
+    of_seeds /= std::max(1.0, seeds - 1), of_cases /= std::max(1.0, cases - 1);
+    rest /= std::max(1.0, (seeds - 1) * (cases - 1));
+    const double all = std::max({of_seeds + of_cases - rest, of_seeds, of_cases});
+    const double doubt = of_seeds * of_seeds / std::max(1.0, seeds - 1) +
+                         of_cases * of_cases / std::max(1.0, cases - 1);
+    return {std::sqrt(all / (seeds * cases)), doubt > 0 ? std::max(1.0, all * all / doubt) : 1};
+  }
+};
+
 /// How an interval is drawn.
 struct BootstrapOptions {
   Index resamples = 10000;
@@ -165,11 +236,16 @@ struct BootstrapOptions {
   std::uint64_t seed = 0;
 };
 
-/// The mean gain and its percentile interval: each resample draws seeds and cases with replacement,
-/// the same cases for all its seeds and for both models.
+/// The mean gain and its interval: each resample draws seeds and cases with replacement, the same
+/// cases for all its seeds and for both models. Few seeds or cases scatter less among themselves
+/// than all that there could be: where Student's interval of the standard error is the wider one,
+/// both ends move away from the mean until the widths agree. One seed and one case have no
+/// interval.
 ///
 ///   throws   ShapeError when seeds or cases differ; ConfigError for a level outside of 0 to 1
-///   source   Efron, Tibshirani, An introduction to the bootstrap, 1993, chapter 13
+///   source   Efron, Tibshirani, An introduction to the bootstrap, 1993, chapter 13; seeds and
+///            cases drawn beside each other: Owen, The pigeonhole bootstrap, 2007,
+///            arXiv:0712.1111; its width for few of them: see StandardError
 inline Interval bootstrap_gain(const PairedScores& scores, const BootstrapOptions& options = {}) {
   scores.check();
   require<ConfigError>(options.level > 0 && options.level < 1 && options.resamples >= 1,
@@ -191,8 +267,12 @@ inline Interval bootstrap_gain(const PairedScores& scores, const BootstrapOption
     }
     if (gain.count > 0) found.push_back(gain.value());
   }
-  const double tail = 50 * (1 - options.level);
-  return {mean_of(scores.gains()), percentile(found, tail), percentile(found, 100 - tail)};
+  const double tail = 50 * (1 - options.level), value = mean_of(scores.gains());
+  const double low = percentile(found, tail), high = percentile(found, 100 - tail);
+  const StandardError error = StandardError::of(scores);
+  if (std::isnan(error.value)) return {value, undefined, undefined};  // one seed and one case
+  const double away = error.value * student_quantile((1 + options.level) / 2, error.degrees);
+  return {value, std::min(low, value - away), std::max(high, value + away)};
 }
 
 /// A number with a fixed count of decimals; "-" where it is not defined.

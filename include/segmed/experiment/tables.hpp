@@ -50,7 +50,8 @@ inline double over_runs(const std::vector<const RunResult*>& runs,
 /// One line per comparison.
 inline std::string gains_csv(const Results& results, const std::string& baseline = "supervised") {
   std::string out =
-      "policy,d0,d1,hide,hidden,seeds,dice_m0,dice_m1,gain,low,high,p,hd95_mm_m0,hd95_mm_m1\n";
+      "policy,d0,d1,hide,hidden,seeds,dice_m0,dice_m1,gain,low,high,p_over_cases,hd95_mm_m0,"
+      "hd95_mm_m1\n";
   for (const GainResult& gain : results.gains) {
     const auto after = results.runs_of(gain), before = results.partners_of(after, baseline);
     out += csv_field(gain.policy) + ',' + std::to_string(gain.d0) + ',' + std::to_string(gain.d1) +
@@ -59,6 +60,25 @@ inline std::string gains_csv(const Results& results, const std::string& baseline
          {gain.hidden, double(gain.seeds.size()), over_runs(before, &RunResult::mean_dice),
           over_runs(after, &RunResult::mean_dice), gain.gain, gain.low, gain.high, gain.p,
           over_runs(before, &RunResult::mean_hd95), over_runs(after, &RunResult::mean_hd95)})
+      out += ',' + csv_number(value);
+    out += '\n';
+  }
+  return out;
+}
+
+/// "60", or "all" of what is of several sizes together.
+inline std::string size_text(const GainResult& gain) {
+  return gain.together ? "all" : std::to_string(gain.d1);
+}
+inline std::string hide_text(const GainResult& gain) { return gain.together ? "all" : gain.hide; }
+
+/// One line per policy beside another.
+inline std::string differences_csv(const Results& results) {
+  std::string out = "policy,against,d0,d1,hide,seeds,difference,low,high,p_over_cases\n";
+  for (const GainResult& gain : results.differences) {
+    out += csv_field(gain.policy) + ',' + csv_field(gain.against) + ',' + std::to_string(gain.d0) +
+           ',' + size_text(gain) + ',' + csv_field(hide_text(gain));
+    for (const double value : {double(gain.seeds.size()), gain.gain, gain.low, gain.high, gain.p})
       out += ',' + csv_number(value);
     out += '\n';
   }
@@ -97,7 +117,14 @@ inline std::string tex_text(const std::string& text) {
   return out;
 }
 
-/// The gains, and the ranking where there is one, as LaTeX tables of the package booktabs.
+/// The last cells of a row.
+inline std::string tex_interval(const GainResult& gain) {
+  return "$" + fixed(gain.gain, 4, true) + "$ & $" + fixed(gain.low, 4, true) + "$ to $" +
+         fixed(gain.high, 4, true) + "$ & $" + p_text(gain.p) + "$ \\\\\n";
+}
+
+/// The gains, differences between policies that were asked for, and the ranking where there is one,
+/// as LaTeX tables of the package booktabs.
 inline std::string to_tex(const Results& results, const std::string& baseline = "supervised") {
   const auto mean = [](const std::vector<const RunResult*>& runs) {
     return fixed(over_runs(runs, &RunResult::mean_dice), 4);
@@ -112,10 +139,18 @@ inline std::string to_tex(const Results& results, const std::string& baseline = 
     out += tex_text(gain.policy) + " & " + (hides ? tex_text(gain.hide) + " & " : "") +
            std::to_string(gain.d0) + " & " + std::to_string(gain.d1) + " & " +
            mean(results.partners_of(results.runs_of(gain), baseline)) + " & " +
-           mean(results.runs_of(gain)) + " & $" + fixed(gain.gain, 4, true) + "$ & $" +
-           fixed(gain.low, 4, true) + "$ to $" + fixed(gain.high, 4, true) + "$ & $" +
-           p_text(gain.p) + "$ \\\\\n";
+           mean(results.runs_of(gain)) + " & " + tex_interval(gain);
   out += "\\bottomrule\n\\end{tabular}\n";
+  if (!results.differences.empty()) {
+    out += std::string("\n\\begin{tabular}{ll") + (hides ? "l" : "") +
+           "rrrr}\n\\toprule\npolicy & beside & " + (hides ? "hidden & " : "") +
+           "$|D_1|$ & difference & 95\\,\\% interval & $p$ \\\\\n\\midrule\n";
+    for (const GainResult& gain : results.differences)
+      out += tex_text(gain.policy) + " & " + tex_text(gain.against) + " & " +
+             (hides ? tex_text(hide_text(gain)) + " & " : "") + size_text(gain) + " & " +
+             tex_interval(gain);
+    out += "\\bottomrule\n\\end{tabular}\n";
+  }
   const Ranking ranking = Ranking::of(results, baseline);
   if (ranking.policies.size() < 3) return out;
   out += "\n\\begin{tabular}{lr}\n\\toprule\npolicy & mean rank \\\\\n\\midrule\n";
@@ -124,11 +159,13 @@ inline std::string to_tex(const Results& results, const std::string& baseline = 
   return out + "\\bottomrule\n\\end{tabular}\n";
 }
 
-/// Writes results.json, results.csv, gains.csv and table.tex into a folder, each whole or not at
-/// all.
+/// Writes results.json, results.csv, gains.csv, table.tex and, where policies were compared with
+/// each other, differences.csv into a folder, each whole or not at all.
 inline void write_results(const std::string& folder, const Results& results) {
   write_text(folder + "/results.csv", to_csv(results));
   write_text(folder + "/gains.csv", gains_csv(results));
+  if (!results.differences.empty())
+    write_text(folder + "/differences.csv", differences_csv(results));
   write_text(folder + "/table.tex", to_tex(results));
   Json json = to_json(results);
   if (const std::string text = reading(results); !text.empty()) json["reading"] = text;
