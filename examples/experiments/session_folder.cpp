@@ -30,6 +30,12 @@ std::string run_name(const std::string& policy, Index d0, Index d1, Index seed,
 
 namespace {
 
+#if defined(SEGMED_REVISION)
+constexpr char revision[] = SEGMED_REVISION;
+#else
+constexpr char revision[] = "";  // not built from a repository
+#endif
+
 /// Nothing at all, or published results, to which runs are added.
 bool may_be_claimed(const std::string& out) {
   for (const auto& entry : fs::directory_iterator(out))
@@ -78,6 +84,7 @@ Json environment() {
   json["segmed"] = std::to_string(SEGMED_VERSION_MAJOR) + "." +
                    std::to_string(SEGMED_VERSION_MINOR) + "." +
                    std::to_string(SEGMED_VERSION_PATCH);
+  if (revision[0] != 0) json["revision"] = std::string(revision);
   json["compiler"] = __VERSION__;
   json["instruction_set"] = kernels<float>().set;
   json["device"] = device_in_use();
@@ -91,9 +98,10 @@ Json environment() {
 std::string program_text() {
   const Json about = environment();
   const Index on = about.at("threads").as_index();
-  return "segmed " + about.at("segmed").as_string() + " (" + about.at("arithmetic").as_string() +
-         ", compiler " + about.at("compiler").as_string() + ", " + std::to_string(on) +
-         (on == 1 ? " thread)" : " threads)");
+  const std::string commit = revision[0] != 0 ? std::string(" at ") + revision : std::string();
+  return "segmed " + about.at("segmed").as_string() + commit + " (" +
+         about.at("arithmetic").as_string() + ", compiler " + about.at("compiler").as_string() +
+         ", " + std::to_string(on) + (on == 1 ? " thread)" : " threads)");
 }
 
 RunOptions run_options(const Recipe& recipe, std::uint64_t seed) {

@@ -21,7 +21,7 @@ void claim_folder(const std::string& out, const segmed::Json& settings);
 void check_settings(const std::string& where, const segmed::Json& before,
                     const segmed::Json& settings);
 
-/// Versions, compiler, instruction set and time of this program.
+/// Version, commit, compiler, instruction set and time of this program.
 segmed::Json environment();
 /// This program as a run's results name it: what its bits and its pace depend on.
 std::string program_text();
