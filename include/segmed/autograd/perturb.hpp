@@ -9,6 +9,34 @@ namespace segmed {
 
 namespace math {
 
+struct Noise {
+  static constexpr bool straight = true;
+  Philox random;
+  float deviation;
+  template <class W>
+  SEGMED_HD W operator()(W x, Index i) const {
+    return x + W(deviation * random.normal(i));
+  }
+  template <class W>
+  SEGMED_HD W slope(W, Index) const {
+    return 1;
+  }
+};
+/// Noise that is never stronger than `limit`.
+struct LimitedNoise {
+  static constexpr bool straight = true;
+  Philox random;
+  float deviation, limit;
+  template <class W>
+  SEGMED_HD W operator()(W x, Index i) const {
+    const float drawn = deviation * random.normal(i), below = drawn < limit ? drawn : limit;
+    return x + W(below > -limit ? below : -limit);
+  }
+  template <class W>
+  SEGMED_HD W slope(W, Index) const {
+    return 1;
+  }
+};
 /// x (1 + u) with u uniform between -range and range, one draw per element.
 struct FeatureNoise {
   Philox random;
@@ -24,6 +52,17 @@ struct FeatureNoise {
 };
 
 }  // namespace math
+
+/// Gaussian noise, in the units of the image as the network sees it.
+template <FeatureMap F>
+F add_noise(const F& x, float deviation) {
+  return map(math::Noise{Draws::next(Purpose::noise, x.grid().size()), deviation}, x);
+}
+/// The same, cut off at plus and minus `limit`.
+template <FeatureMap F>
+F add_noise(const F& x, float deviation, float limit) {
+  return map(math::LimitedNoise{Draws::next(Purpose::noise, x.grid().size()), deviation, limit}, x);
+}
 
 /// Adds to every element a random part of itself, between -range and range times it.
 ///

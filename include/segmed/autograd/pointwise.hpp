@@ -48,8 +48,10 @@ F map(Math f, const F& input) {
   const F x = value(input);
   const Grid grid = x.grid();
   F y(grid, x.tracked());
-  D::launch_rows(grid.rows(), grid.channels,
-                 MapKernel<T, Math>{f, x.data(), grid.channels, y.mutable_data()});
+  // Elements in rows that are long enough for vectors, also where there are few channels.
+  Index rows = grid.rows(), columns = grid.channels;
+  while (columns < 512 && rows > 1 && rows % 2 == 0) rows /= 2, columns *= 2;
+  D::launch_rows(rows, columns, MapKernel<T, Math>{f, x.data(), columns, y.mutable_data()});
   if constexpr (is_straight<Math>) forget(input, x);
   record_dense(y, {}, [=](const T* g) {
     D::launch_rows(grid.rows(), grid.channels,
@@ -241,33 +243,6 @@ struct Drop {
     return x * slope(x, i);
   }
 };
-struct Noise {
-  static constexpr bool straight = true;
-  Philox random;
-  float deviation;
-  template <class W>
-  SEGMED_HD W operator()(W x, Index i) const {
-    return x + W(deviation * random.normal(i));
-  }
-  template <class W>
-  SEGMED_HD W slope(W, Index) const {
-    return 1;
-  }
-};
-/// Noise that is never stronger than `limit`.
-struct LimitedNoise {
-  static constexpr bool straight = true;
-  Philox random;
-  float deviation, limit;
-  template <class W>
-  SEGMED_HD W operator()(W x, Index i) const {
-    return x + W(std::fmax(-limit, std::fmin(limit, deviation * random.normal(i))));
-  }
-  template <class W>
-  SEGMED_HD W slope(W, Index) const {
-    return 1;
-  }
-};
 
 }  // namespace math
 
@@ -339,17 +314,6 @@ F dropout(const F& x, float rate) {
   if (rate == 0 || !Mode::current().training) return x;
   return map(math::Drop{Draws::next(Purpose::dropout, x.grid().size()), rate}, x);
 }
-/// Gaussian noise, in the units of the image as the network sees it.
-template <FeatureMap F>
-F add_noise(const F& x, float deviation) {
-  return map(math::Noise{Draws::next(Purpose::noise, x.grid().size()), deviation}, x);
-}
-/// The same, cut off at plus and minus `limit`.
-template <FeatureMap F>
-F add_noise(const F& x, float deviation, float limit) {
-  return map(math::LimitedNoise{Draws::next(Purpose::noise, x.grid().size()), deviation, limit}, x);
-}
-
 template <class T>
 struct SoftmaxKernel {  // one item per voxel
   const T* x;

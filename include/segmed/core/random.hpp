@@ -4,6 +4,7 @@
 #include <string_view>
 
 #include <segmed/core/config.hpp>
+#include <segmed/core/elementary.hpp>
 
 namespace segmed {
 
@@ -71,8 +72,7 @@ struct Philox {
   /// Mean 0, deviation 1.
   SEGMED_HD float normal(Index i) const {
     const Words b = bits(i);
-    return std::sqrt(-2.0f * std::log(unit(b.word[0]))) *
-           std::cos(6.28318530718f * unit(b.word[1]));
+    return std::sqrt(-2.0f * math::fast_log(unit(b.word[0]))) * math::cos_of_turns(unit(b.word[1]));
   }
   /// Between 0 and 1, symmetric: Beta(shape, shape). Meant for shapes up to a few.
   ///

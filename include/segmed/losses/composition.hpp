@@ -2,7 +2,7 @@
 // Losses made of losses. A voxel's slope is linear in the slopes of the sums, so a weight is
 // applied once per sum, never per voxel.
 #pragma once
-#include <segmed/losses/exponential.hpp>
+#include <segmed/core/elementary.hpp>
 #include <segmed/losses/voxel_loss.hpp>
 
 namespace segmed {

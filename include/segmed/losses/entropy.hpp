@@ -3,8 +3,8 @@
 #pragma once
 #include <initializer_list>
 
+#include <segmed/core/elementary.hpp>
 #include <segmed/core/error.hpp>
-#include <segmed/losses/exponential.hpp>
 #include <segmed/losses/voxel_loss.hpp>
 
 namespace segmed {

@@ -4,7 +4,7 @@
 #include <type_traits>
 
 #include <segmed/backend/cpu.hpp>
-#include <segmed/losses/exponential.hpp>
+#include <segmed/core/elementary.hpp>
 
 namespace segmed {
 

@@ -4,7 +4,7 @@
 #include <cstring>
 
 #include <segmed/backend/cpu.hpp>
-#include <segmed/losses/exponential.hpp>
+#include <segmed/core/elementary.hpp>
 #include <segmed/losses/voxel_loss.hpp>
 
 namespace segmed {

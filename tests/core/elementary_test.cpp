@@ -4,11 +4,11 @@
 
 #include <doctest/doctest.h>
 
-#include <segmed/losses/exponential.hpp>
+#include <segmed/core/elementary.hpp>
 
 using namespace segmed;
 
-TEST_SUITE("losses/exponential") {
+TEST_SUITE("core/elementary") {
   TEST_CASE("fast_exp keeps to 2e-7 of exp") {
     double worst = 0;
     for (double x = -87; x <= 88; x += 1.37e-4) {
@@ -30,6 +30,18 @@ TEST_SUITE("losses/exponential") {
     }
     CHECK(worst < 2e-7);
     CHECK(math::fast_log(1.0f) == 0);
+  }
+  TEST_CASE("cos_of_turns keeps to 3e-7 of the cosine") {
+    double worst = 0;
+    for (double x = -3; x <= 3; x += 1.7e-6) {
+      const double exact = std::cos(2 * std::acos(-1.0) * double(float(x)));
+      worst = std::max(worst, std::abs(double(math::cos_of_turns(float(x))) - exact));
+    }
+    CHECK(worst < 3e-7);
+    for (const float whole : {0.0f, 1.0f, -7.0f, 4e6f})
+      CHECK(math::cos_of_turns(whole) == math::cos_of_turns(0));
+    for (const float half : {0.5f, -0.5f, 2.5f})
+      CHECK(math::cos_of_turns(half) == doctest::Approx(-1).epsilon(2e-7));
   }
   TEST_CASE("softplus and the sigmoid are right on both sides") {
     for (const float x : {-1e4f, -90.0f, -3.0f, -1e-3f, 0.0f, 0.7f, 30.0f, 1e4f}) {
