@@ -54,6 +54,26 @@ TEST_SUITE("losses/leaf_dice") {
     b.z = {100, 0, 0, 0, 0, 100, 0, 0, 0, 100, 0, 0};
     CHECK(b.value(LeafDice{}) > one + 0.05);  // class 1 where the label says it is not
   }
+  TEST_CASE("a class without a voxel has no slope of its own; with the entropy, absent goes down") {
+    const Batch b = absent_batch();
+    check_is(LeafDice{}, leaf_dice, b);
+    const auto alone = b.gradient(LeafDice{});
+    const auto sum = Sum{LeafDice{}, Marginal{CrossEntropy{}}};
+    const auto slopes = b.gradient(sum), entropy = b.gradient(Marginal{CrossEntropy{}});
+    for (Index n = 0; n < b.grid.cases; ++n)
+      for (Index v = 0; v < b.grid.voxels(); ++v) {
+        const std::size_t at = std::size_t((n * b.grid.voxels() + v) * b.grid.channels);
+        const auto absent = at + std::size_t(absent_class(n)),
+                   unknown = at + std::size_t(unknown_class(n));
+        // Both get what the softmax hands on of the slopes of others.
+        const double part = b.p(n, v, absent_class(n)) / b.p(n, v, unknown_class(n));
+        CHECK(alone[absent] == doctest::Approx(part * alone[unknown]).epsilon(1e-9));
+        CHECK(entropy[absent] > 0);
+        CHECK(slopes[absent] == doctest::Approx(alone[absent] + entropy[absent]).epsilon(1e-9));
+        CHECK(slopes[absent] * b.p(n, v, unknown_class(n)) >
+              slopes[unknown] * b.p(n, v, absent_class(n)) - 1e-15);
+      }
+  }
   TEST_CASE("a case without annotated classes changes nothing, and only such give zero") {
     Batch b = partial_batch();
     const double value = b.value(LeafDice{});

@@ -48,6 +48,49 @@ double exclusion(const Batch& b) {
     }
   return total / regions;
 }
+/// Each class by its sigmoid, of annotated ones.
+double sigmoid(const Batch& b, Index n, Index v, Index c) {
+  return 1 / (1 + std::exp(-b.logit(n, v, c)));
+}
+double independent_dice(const Batch& b) {
+  double total = 0, regions = 0;
+  for (Index n = 0; n < b.grid.cases; ++n)
+    for (Index c = 1; c < b.grid.channels; ++c) {
+      if (!b.set(n).has(c)) continue;
+      double overlap = 0, sizes = 0;
+      for (Index v = 0; v < b.grid.voxels(); ++v) {
+        const double q = sigmoid(b, n, v, c), g = b.label(n, v) == c ? 1 : 0;
+        overlap += q * g, sizes += q + g;
+      }
+      total += 1 - (2 * overlap + double(1e-5f)) / (sizes + double(1e-5f)), regions += 1;
+    }
+  return total / regions;
+}
+double independent_entropy(const Batch& b) {
+  double total = 0, voxels = 0;
+  for (Index n = 0; n < b.grid.cases; ++n)
+    for (Index c = 1; c < b.grid.channels; ++c)
+      for (Index v = 0; v < b.grid.voxels() && b.set(n).has(c); ++v) {
+        const double q = sigmoid(b, n, v, c);
+        total -= std::log(b.label(n, v) == c ? q : 1 - q), voxels += 1;
+      }
+  return total / voxels;
+}
+/// Calls f(n, v, slope of class c in voxel v of case n as a function of c).
+template <class F>
+void each_voxel(const Batch& b, const std::vector<double>& slopes, F f) {
+  for (Index n = 0; n < b.grid.cases; ++n)
+    for (Index v = 0; v < b.grid.voxels(); ++v)
+      f(n, v, [&, n, v](Index c) {
+        return slopes[std::size_t((n * b.grid.voxels() + v) * b.grid.channels + c)];
+      });
+}
+/// What the joined background says of its classes pushes or pulls each by its part of it: which of
+/// them it is, is free.
+void check_free(const Batch& b, Index n, Index v, double background, double unknown) {
+  const double part = b.p(n, v, unknown_class(n)) / b.p(n, v, 0);
+  CHECK(unknown == doctest::Approx(part * background).epsilon(1e-9));
+}
 const auto whole = Sum{Marginal{Sum{Dice{}, CrossEntropy{}}}, Weighted{2.f, Exclusion{}}};
 
 }  // namespace
@@ -78,6 +121,54 @@ TEST_SUITE("losses/partial") {
     CHECK(b.value(whole) == doctest::Approx(expected).epsilon(1e-12));
     CHECK(b.value<Single>(whole) == doctest::Approx(expected).epsilon(1e-6));
     CHECK(b.gradient_error(whole) < 1e-7);
+  }
+  TEST_CASE("an absent class is pushed down everywhere, one that nobody annotated is background") {
+    const Batch b = absent_batch();
+    check_is(Marginal{CrossEntropy{}}, marginal_cross_entropy, b);
+    each_voxel(b, b.gradient(Marginal{CrossEntropy{}}), [&](Index n, Index v, auto slope) {
+      CHECK(slope(absent_class(n)) > 0);
+      CHECK((slope(unknown_class(n)) < 0) == (b.label(n, v) == 0));
+      check_free(b, n, v, slope(0), slope(unknown_class(n)));
+    });
+    check_is(
+        Marginal{Dice{}}, [](const Batch& x) { return marginal_dice(x, 1); }, b);
+    each_voxel(b, b.gradient(Marginal{Dice{}}), [&](Index n, Index v, auto slope) {
+      check_free(b, n, v, slope(0), slope(unknown_class(n)));
+    });
+    // Dice of absent classes alone: all of the slope is their own.
+    Batch none = b;
+    none.y.assign(b.y.size(), 0);
+    none.annotated = {AnnotatedSet{}.with(2), AnnotatedSet{}.with(3)};
+    check_is(
+        Marginal{Dice{}}, [](const Batch& x) { return marginal_dice(x, 1); }, none);
+    each_voxel(none, none.gradient(Marginal{Dice{}}), [&](Index n, Index v, auto slope) {
+      CHECK(slope(absent_class(n)) > 0);
+      CHECK(slope(unknown_class(n)) < 0);
+      check_free(none, n, v, slope(0), slope(unknown_class(n)));
+    });
+  }
+  TEST_CASE("exclusion keeps away what nobody annotated, and says nothing of an absent class") {
+    const Batch b = absent_batch();
+    check_is(Exclusion{}, exclusion, b);
+    each_voxel(b, b.gradient(Exclusion{}), [&](Index n, Index v, auto slope) {
+      // Elsewhere, a larger prediction makes the overlap a smaller part.
+      CHECK((slope(unknown_class(n)) > 0) == (b.label(n, v) != 0));
+      // What an absent class gains or loses, it does as all others that the softmax leaves.
+      const double part = b.p(n, v, absent_class(n)) / b.p(n, v, 0);
+      CHECK(slope(absent_class(n)) == doctest::Approx(part * slope(0)).epsilon(1e-9));
+    });
+  }
+  TEST_CASE("by sigmoids, an absent class is pushed down and one that nobody annotated is left") {
+    const Batch b = absent_batch();
+    const BinaryCrossEntropy entropy{.include_background = false};
+    check_is(Independent{Dice{}}, independent_dice, b);
+    check_is(entropy, independent_entropy, b);
+    for (const auto& slopes : {b.gradient(Independent{Dice{}}), b.gradient(entropy)})
+      each_voxel(b, slopes, [&](Index n, Index, auto slope) {
+        CHECK(slope(absent_class(n)) > 0);
+        CHECK(slope(unknown_class(n)) == 0);
+        CHECK(slope(0) == 0);
+      });
   }
   TEST_CASE("where all classes are annotated, Marginal is the loss itself, to the bit") {
     const Batch b = Batch::random({2, 5, 6, 7, 4});

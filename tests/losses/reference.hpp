@@ -82,6 +82,40 @@ struct Batch {
   }
 };
 
+/// In each case one class is there, one is annotated and absent, and one is not annotated: 1, 2 and
+/// 3 in the first case, 2, 3 and 1 in the second. No voxel is ignored.
+inline Batch absent_batch() {
+  const AnnotatedSet all = AnnotatedSet::all(4);
+  Batch b = Batch::random({2, 2, 3, 4, 4}, {all.without(3), all.without(1)}, 5);
+  for (std::size_t i = 0; i < b.y.size(); ++i) b.y[i] = i % 3 != 0 ? 0 : i < b.y.size() / 2 ? 1 : 2;
+  return b;
+}
+inline Index absent_class(Index n) { return n == 0 ? 2 : 3; }
+inline Index unknown_class(Index n) { return n == 0 ? 3 : 1; }
+
+/// The slopes of a reference, a function of a batch, in its logits, by central differences.
+template <class Reference>
+std::vector<double> slopes_of(Reference reference, Batch b) {
+  std::vector<double> slopes;
+  for (double& z : b.z) {
+    const double at = z, step = 1e-5;
+    z = at + step;
+    const double above = reference(b);
+    z = at - step;
+    slopes.push_back((above - reference(b)) / (2 * step));
+    z = at;
+  }
+  return slopes;
+}
+/// The value and the slopes of a loss are those of a reference.
+template <class L, class Reference>
+void check_is(const L& loss, Reference reference, const Batch& b) {
+  CHECK(b.value(loss) == doctest::Approx(reference(b)).epsilon(1e-12));
+  CHECK(b.value<Single>(loss) == doctest::Approx(reference(b)).epsilon(1e-6));
+  const auto expected = slopes_of(reference, b), slopes = b.gradient(loss);
+  for (std::size_t i = 0; i < slopes.size(); ++i) CHECK(std::abs(slopes[i] - expected[i]) < 1e-9);
+}
+
 /// Cases 0 and 2 lack a class each, case 1 is complete, case 3 has none.
 inline Batch partial_batch(std::uint64_t seed = 3) {
   const AnnotatedSet all = AnnotatedSet::all(4);
