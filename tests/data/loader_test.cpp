@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <map>
 #include <memory>
 #include <set>
@@ -157,6 +158,66 @@ TEST_SUITE("data/loader") {
     Loader three(store({1, 3}), classes, first(5), options(3)),
         none(store({1, 3}), classes, first(5), options());
     for (Index step = 0; step < 8; ++step) CHECK(same(three.batch(step), none.batch(step)));
+  }
+  TEST_CASE("cases of small sources are drawn more often, by one over the root of their number") {
+    // Sources of 16, 4 and 1 cases; what is taken away makes the second.
+    const AnnotatedSet two = AnnotatedSet{}.with(1).with(2), one = AnnotatedSet{}.with(1);
+    auto cases = first(21);
+    std::vector<AnnotatedSet> annotated(21, two);
+    for (std::size_t i = 0; i < 16; ++i) cases[i].left = two;
+    for (std::size_t i = 16; i < 20; ++i) cases[i].left = one;
+    annotated[20] = {};
+    balance_sources(cases, annotated);
+    CHECK(cases[0].weight == 0.25f);
+    CHECK(cases[16].weight == 0.5f);
+    CHECK(cases[20].weight == 1);
+    auto how = options();
+    how.sample.patch = {1, 1, 1}, how.sample.augment = {}, how.batch = 10;
+    Loader loader(store(), classes, cases, how);
+    std::map<std::string, int> draws;
+    for (Index step = 0; step < 700; ++step)
+      for (const Patch& patch : loader.batch(step)) ++draws[patch.id];
+    for (Index i = 0; i < 21; ++i) {
+      const double expected = 1000 * double(cases[std::size_t(i)].weight);
+      INFO("case ", i, ": ", draws["case" + std::to_string(i)], " of ", expected);
+      CHECK(std::abs(draws["case" + std::to_string(i)] - expected) < 5 * std::sqrt(expected));
+    }
+    CHECK_THROWS_WITH_AS(balance_sources(cases, {}),
+                         "segmed: balance_sources: 0 annotated sets for 21 cases", DataError);
+    cases[3].weight = 0;
+    CHECK_THROWS_WITH_AS(Loader(store(), classes, cases, options()),
+                         "segmed: loader: case 3 has the weight 0; give more than 0", ConfigError);
+  }
+  TEST_CASE("weighed cases: any workers, shares and order; other patches each time; faults") {
+    auto cases = first(5);
+    cases[4].weight = 9;
+    auto how = options();
+    how.batch = 6;
+    Loader alone(store(), classes, cases, how);
+    std::vector<Batch> expected;
+    std::set<std::vector<float>> patches;
+    for (Index step = 0; step < 6; ++step) {
+      expected.push_back(alone.batch(step));
+      for (const Patch& patch : expected.back()) patches.insert(patch.image);
+    }
+    CHECK(patches.size() == 36);
+    auto workers = how;
+    workers.workers = 3;
+    Loader many(store(), classes, cases, workers);
+    for (const Index step : {0, 1, 5, 2})
+      CHECK(same(many.batch(step), expected[std::size_t(step)]));
+    Batch all;
+    for (how.share = 0, how.shares = 2; how.share < 2; ++how.share)
+      for (const Patch& patch : Loader(store(), classes, cases, how).batch(4)) all.push_back(patch);
+    CHECK(same(all, expected[4]));
+    how.share = 0, how.shares = 1;
+    Loader hurt(store({4}), classes, cases, how);
+    for (std::size_t k = 0; k < 6; ++k)
+      CHECK(hurt.batch(0)[k].id == (expected[0][k].id == "case4" ? "case0" : expected[0][k].id));
+    // Equal weights are none.
+    for (LoaderCase& one : cases) one.weight = 3;
+    Loader equal(store(), classes, cases, how), plain(store(), classes, first(5), how);
+    CHECK(same(equal.batch(2), plain.batch(2)));
   }
   TEST_CASE("no case at all is an error that gives the first reason") {
     for (const int workers : {0, 2}) {

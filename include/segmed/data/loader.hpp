@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <algorithm>
+#include <cmath>
 #include <condition_variable>
 #include <exception>
 #include <functional>
@@ -130,7 +131,25 @@ using Batch = std::vector<Patch>;
 struct LoaderCase {
   Index index = 0;  // in the cohort
   AnnotatedSet left = AnnotatedSet::all(255);
+  float weight = 1;  // how often it is drawn, beside the others
 };
+
+/// Weighs cases so that small sources are drawn more often than their number of cases says, and
+/// large ones less: by 1 / sqrt(n), n being how many cases have the same annotated classes.
+///
+///   shapes   annotated: the classes that each case annotates, of which it uses those that are left
+///   source   Ulrich et al., MultiTalent, 2023, arXiv:2303.14444
+inline void balance_sources(std::vector<LoaderCase>& cases,
+                            const std::vector<AnnotatedSet>& annotated) {
+  require<DataError>(cases.size() == annotated.size(), "balance_sources", annotated.size(),
+                     " annotated sets for ", cases.size(), " cases");
+  const auto used = [&](std::size_t i) { return AnnotatedSet::both(annotated[i], cases[i].left); };
+  for (std::size_t i = 0; i < cases.size(); ++i) {
+    Index n = 0;
+    for (std::size_t k = 0; k < cases.size(); ++k) n += used(k) == used(i) ? 1 : 0;
+    cases[i].weight = 1 / std::sqrt(float(n));
+  }
+}
 
 /// How batches are made.
 struct LoaderOptions {
@@ -147,8 +166,10 @@ struct LoaderOptions {
 /// nothing else: not on the number of workers, on the order of calls, or on another loader. The
 /// shares of a batch, one after the other, are the batch.
 ///
-/// Every epoch goes through all cases in an order of its own. Where a case fails to load, the next
-/// one in that epoch's order which loads takes its place; faults() lists the failures.
+/// Every epoch goes through all cases in an order of its own; cases of different weights are drawn
+/// one by one instead, each with the chance that its weight is of all. Where a case fails to load,
+/// the next one in that order, or of the list, which loads takes its place; faults() lists the
+/// failures.
 class Loader {
  public:
   Loader(std::shared_ptr<CaseStore> store, ClassTable classes, std::vector<LoaderCase> cases,
@@ -166,6 +187,12 @@ class Loader {
                          "loader", "a batch of ", options.batch, " patches cannot be shared by ",
                          options.shares, " ranks; give a multiple of ", options.shares);
     options.sample.augment.check();
+    for (const LoaderCase& one : cases_) {
+      require<ConfigError>(one.weight > 0 && std::isfinite(one.weight), "loader", "case ",
+                           one.index, " has the weight ", one.weight, "; give more than 0");
+      weighed_ = weighed_ || one.weight != cases_.front().weight;
+      up_to_.push_back(double(one.weight) + (up_to_.empty() ? 0 : up_to_.back()));
+    }
     for (int k = 0; k < options.workers; ++k) threads_.emplace_back([this] { work(); });
   }
   Loader(const Loader&) = delete;
@@ -218,22 +245,36 @@ class Loader {
     const Index n = cases();
     const Index count = options_.batch / options_.shares, first = options_.share * count;
     for (Index slot = first; slot < first + count; ++slot) {
-      const Index position = step * options_.batch + slot, epoch = position / n;
-      const Philox random{options_.seed, Purpose::sample, options_.stream, std::uint32_t(epoch)};
-      const std::vector<Index> order = shuffled(n, random);
+      const Index position = step * options_.batch + slot;
+      const Index draw = weighed_ ? position : position / n;  // no case twice in one
+      const std::vector<Index> order = weighed_ ? from_drawn(position) : of_epoch(draw);
       Index attempt = 0;
       for (;; ++attempt) {
         require<DataError>(attempt < n, "loader", "none of the ", n, " cases can be loaded; the ",
                            "first failure: ", first_reason());
-        const LoaderCase& drawn = cases_[std::size_t(order[std::size_t((position + attempt) % n)])];
+        const Index at = (weighed_ ? attempt : position + attempt) % n;
+        const LoaderCase& drawn = cases_[std::size_t(order[std::size_t(at)])];
         const CaseStore::Held ready = store_->get(drawn.index);
         if (!ready) continue;
-        const SampleKey key{options_.seed, std::uint32_t(epoch), attempt};
+        const SampleKey key{options_.seed, std::uint32_t(draw), attempt};
         patches.push_back(draw_patch(*ready, classes_, drawn.left, options_.sample, key));
         break;
       }
     }
     return patches;
+  }
+  std::vector<Index> of_epoch(Index epoch) const {
+    return shuffled(cases(),
+                    {options_.seed, Purpose::sample, options_.stream, std::uint32_t(epoch)});
+  }
+  /// The list from the case on that is drawn at this position.
+  std::vector<Index> from_drawn(Index position) const {
+    const Philox random{options_.seed, Purpose::sample, options_.stream};
+    const double at = double(random.uniform(position)) * up_to_.back();
+    const auto found = std::upper_bound(up_to_.begin(), up_to_.end(), at) - up_to_.begin();
+    std::vector<Index> order;
+    for (Index i = 0; i < cases(); ++i) order.push_back((Index(found) + i) % cases());
+    return order;
   }
   std::string first_reason() const {
     const auto known = store_->faults();
@@ -267,6 +308,8 @@ class Loader {
   ClassTable classes_;
   std::vector<LoaderCase> cases_;
   LoaderOptions options_;
+  bool weighed_ = false;
+  std::vector<double> up_to_;  // the weights of a case and of all before it
   std::mutex mutex_;
   std::condition_variable wake_, done_;
   std::map<Index, Slot> slots_;
