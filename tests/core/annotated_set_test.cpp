@@ -44,4 +44,16 @@ TEST_CASE("all(n) holds classes 0 to n - 1") {
   CHECK_THROWS_AS(AnnotatedSet{}.with(-1), DataError);
 }
 
+TEST_CASE("a voxel is open to background and to the classes that nobody looked for") {
+  const AnnotatedSet set = AnnotatedSet{}.with(2).with(200), nothing;
+  for (Index c = 0; c < ignored; ++c) {
+    CHECK(set.open(c) == (c != 2 && c != 200));
+    CHECK(nothing.open(c));
+  }
+  for (int label = 0; label <= ignored; ++label) {
+    CHECK(set.settles(std::uint8_t(label)) == (label == 2 || label == 200 || label == ignored));
+    CHECK_FALSE(nothing.settles(std::uint8_t(label)));
+  }
+}
+
 TEST_SUITE_END();

@@ -14,6 +14,15 @@ struct AnnotatedSet {
   std::uint64_t words[4] = {1, 0, 0, 0};  // 256 classes, as many as a label has values
 
   SEGMED_HD bool has(Index c) const { return (words[c / 64] >> (c % 64) & 1) != 0; }
+  /// Whether a voxel on which nobody drew may turn out to be this class: background, or one that
+  /// nobody looked for.
+  SEGMED_HD bool open(Index c) const { return c == 0 || !has(c); }
+  /// Whether this label settles what a voxel is: somebody drew it, or it lies outside of the scan.
+  /// The label of a class that is not annotated says nothing; in an unlabelled case none does.
+  SEGMED_HD bool settles(std::uint8_t label) const {
+    if (label == ignored) return !none();
+    return label != 0 && has(label);
+  }
   /// Throws DataError for a class that no label can have.
   AnnotatedSet with(Index c) const {
     require<DataError>(c >= 0 && c < ignored, "AnnotatedSet", "there is no class ", c,

@@ -165,7 +165,7 @@ class RunSession {
       if (left.none()) return std::vector<std::uint8_t>(voxels, 0);
       auto labels = found->example.labels.voxels;
       for (auto& label : labels)
-        if (label != ignored && !left.has(label)) label = 0;
+        if (!left.settles(label)) label = 0;
       return labels;
     };
     const SlidingWindow how{.patch = options_.patch, .outside = held->outside.at(0)};
@@ -180,7 +180,7 @@ class RunSession {
       const Segmentation guess = segment<F>(predict, again()->example.image, asked);
       auto labels = drawn();
       for (std::size_t i = 0; i < labels.size(); ++i)
-        if (labels[i] == 0)
+        if (!known.settles(labels[i]))
           labels[i] = guess.confidence.voxels[i] < sure ? ignored : guess.labels.voxels[i];
       return labels;
     };

@@ -19,15 +19,8 @@ struct OpenVoxels {
     float confidence;  // its probability among the classes that are open
   };
 
-  /// Somebody drew it, or it lies outside of the scan. A label whose class is not annotated says
-  /// nothing, here as in the losses; in an unlabelled case every voxel is `ignored`.
-  SEGMED_HD bool decided(Index v) const {
-    const AnnotatedSet& looked_for = annotated[v / voxels];
-    if (label[v] == ignored) return !looked_for.none();
-    return label[v] != 0 && looked_for.has(label[v]);
-  }
-  /// A class that this voxel may turn out to be: nobody looked for it here.
-  SEGMED_HD bool open(Index v, Index c) const { return c == 0 || !annotated[v / voxels].has(c); }
+  SEGMED_HD bool decided(Index v) const { return annotated[v / voxels].settles(label[v]); }
+  SEGMED_HD bool open(Index v, Index c) const { return annotated[v / voxels].open(c); }
   SEGMED_HD float logit(Index v, Index c) const { return float(Wide<T>(z[v * classes + c])); }
   SEGMED_HD Answer answer(Index v) const {
     Index best = 0;

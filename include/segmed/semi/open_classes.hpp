@@ -5,11 +5,11 @@
 
 namespace segmed {
 
-/// An annotated class has been looked for: where it was not drawn, it cannot be.
+/// Keeps the logits of classes that are open and takes every other class out of the softmax.
 struct OpenClasses {
   AnnotatedSet annotated;
   Index classes;
-  SEGMED_HD bool open(Index i) const { return i % classes == 0 || !annotated.has(i % classes); }
+  SEGMED_HD bool open(Index i) const { return annotated.open(i % classes); }
   template <class W>
   SEGMED_HD W operator()(W z, Index i) const {
     return open(i) ? z : W(-1e9);
