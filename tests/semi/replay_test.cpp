@@ -89,6 +89,23 @@ TEST_CASE(
   CHECK(fake::RecordedLoop::runs() > graphs);
 }
 
+TEST_CASE("a resumed run counts the steps that were replayed before it") {
+  GNet net = gpu_net();
+  auto options = small_steps(8);
+  options.replay = options.resume = true;
+  options.out =
+      std::filesystem::temp_directory_path() / ("segmed_replayed_" + std::to_string(getpid()));
+  std::filesystem::remove_all(options.out);
+  std::atomic<bool> stop = false;
+  auto until = options;
+  until.stop = &stop;
+  const RunReport half = trained(net, until, StopAfterThird<Supervised>{{}, &stop});
+  CHECK(half.interrupted);
+  CHECK(half.replayed == 1);
+  CHECK(trained(net, options, Supervised{}).replayed == 1 + 3);  // steps 3 and 4 record anew
+  std::filesystem::remove_all(options.out);
+}
+
 TEST_CASE("the device's own memory is the run's, and nothing of it is left") {
   const auto& memory = RecordingHost::Memory::current();
   const std::size_t before = memory.used();

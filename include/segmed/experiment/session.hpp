@@ -190,6 +190,10 @@ class RunSession {
     return view;
   }
 
+  /// What a checkpoint holds of a number: JSON has none but finite ones.
+  static double number(const Json& kept) {
+    return kept.is_null() ? std::numeric_limits<double>::quiet_NaN() : kept.as_number();
+  }
   std::string path() const { return options_.out + "/last.safetensors"; }
   /// Writes the last checkpoint, and the best one if it is that: by the labels' loss since the
   /// checkpoint before, because D_val has no say in training.
@@ -206,6 +210,8 @@ class RunSession {
           Json::list(std::vector<double>{double(at.step), at.seconds, at.labelled, at.total}));
     point.texts["run.curve"] = curve.dump();
     point.texts["run.round"] = std::to_string(round_);
+    point.texts["run.counts"] =
+        Json::list(std::vector<double>{double(report_.skipped), double(report_.replayed)}).dump();
     point.texts["run.pending"] =
         Json::list(std::vector<double>{labelled_, total_, double(noted_)}).dump();
     const double loss = steps_since_save_ > 0 ? since_save_ / double(steps_since_save_) : best_;
@@ -238,14 +244,19 @@ class RunSession {
     const Json curve = parse_json(point.text("run.curve"), path());
     for (const Json& at : curve.as_array()) {
       const auto& p = at.as_array();
-      report_.curve.push_back({Index(p.at(0).as_number()), p.at(1).as_number(), p.at(2).as_number(),
-                               p.at(3).as_number()});
+      report_.curve.push_back(
+          {Index(p.at(0).as_number()), p.at(1).as_number(), number(p.at(2)), number(p.at(3))});
     }
     round_ = point.number<Index>("run.round");
     const Json pending = parse_json(point.text("run.pending"), path());
-    labelled_ = pending.as_array().at(0).as_number();
-    total_ = pending.as_array().at(1).as_number();
+    labelled_ = number(pending.as_array().at(0));
+    total_ = number(pending.as_array().at(1));
     noted_ = Index(pending.as_array().at(2).as_number());
+    if (const auto kept = point.texts.find("run.counts"); kept != point.texts.end()) {
+      const Json counts = parse_json(kept->second, path());
+      report_.skipped = Index(counts.as_array().at(0).as_number());
+      report_.replayed = Index(counts.as_array().at(1).as_number());
+    }
     if (const auto kept = point.texts.find("run.best"); kept != point.texts.end())
       best_ = parse_json(kept->second, path()).as_array().at(0).as_number();
     for (const LoaderCase& c : data_.partial) {
