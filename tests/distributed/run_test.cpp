@@ -7,6 +7,8 @@
 #include "world.hpp"
 #include <segmed/losses/partial.hpp>
 #include <segmed/nn/layer.hpp>
+#include <segmed/semi/deformation_consistency.hpp>
+#include <segmed/semi/interpolation_consistency.hpp>
 #include <segmed/semi/mean_teacher.hpp>
 #include <segmed/semi/partial_completion.hpp>
 #include <segmed/semi/regularized_dropout.hpp>
@@ -115,6 +117,18 @@ TEST_SUITE("distributed/run") {
     check_equals_one_process(
         small_net(), [](const Net& net) { return MeanTeacher<Net>{.teacher = {net}, .weight = 2}; },
         Loss{});
+  }
+  TEST_CASE("every rank deforms its own cases as one process does") {
+    check_equals_one_process(
+        small_net(), [](const Net&) { return DeformationConsistency{.weight = 2, .cell = 8}; },
+        Loss{});
+  }
+  TEST_CASE("images are mixed with those of the next rank") {
+    const auto mixes = [](const Net& net) {
+      return InterpolationConsistency<Net>{.teacher = {net}, .weight = 2, .shape = 1};
+    };
+    check_equals_one_process(small_net(), mixes, Loss{});
+    check_equals_one_process(small_net(), mixes, Loss{}, 2);
   }
   TEST_CASE("labels that know some classes in some cases") {
     check_equals_one_process(

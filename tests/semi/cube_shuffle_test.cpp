@@ -33,6 +33,21 @@ TEST_SUITE("semi/cube_shuffle") {
     CHECK(orders.size() > 10);
     CHECK(CubeCut::of({1, 1, 12, 2, 1}, 3).cubes() == 3);
   }
+  TEST_CASE("ranks exchange cubes in orders of their own, the first as one process does") {
+    const auto cut = CubeCut::of({1, 12, 12, 12, 1}, 3);
+    const auto order = [&](std::uint32_t rank) {
+      Draws::current() = {1, 2, 0, rank};
+      return CubeExchange<Cpu>::draw(cut, 4).there.host();
+    };
+    const Philox random{1, Purpose::noise, 0, 2};
+    std::vector<Index> first{0, 1, 2, 3};
+    for (Index n = 3; n > 0; --n)
+      std::swap(first[std::size_t(n)], first[std::size_t(random.below(n, n + 1))]);
+    CHECK(std::equal(first.begin(), first.end(), order(0).begin()));
+    CHECK(order(1) != order(0));
+    CHECK(order(2) != order(1));
+    Draws::current() = {};
+  }
   TEST_CASE("what is put back is what was exchanged, with its gradient") {
     using Map = Features<2, double, Cpu>;
     Draws::current() = {1, 2, 0};

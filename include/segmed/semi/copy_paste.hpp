@@ -127,6 +127,11 @@ struct Pasted {
 ///            without it and 15,000 with it, 2/17. A voxel's answer is the likeliest class, there
 ///            the one organ from a probability of one half on
 ///
+/// Boxes are pasted within the cases that a rank holds: several ranks pair other cases than one
+/// process with the same batch does. One that holds a single case of D_0, as a batch of one does,
+/// has it take voxels and give them, which is twice the mixtures a case, and until `after` learns
+/// it as it is; give each rank two or more.
+///
 /// The terms stand in place of the usual one. Uses D_1's partial labels: answers keep what was
 /// drawn and propose annotated classes nowhere else.
 template <Network Net>
@@ -134,7 +139,7 @@ struct CopyPaste {
   using F = typename Net::Features;
   Frozen<Net> teacher;
   float keep = 0.99f;       // of the teacher, per step
-  float weight = 0.5f;      // of the part that the teacher labelled
+  float weight = 0.5f;      // of the part that the teacher labelled; no warm-up
   bool largest = true;      // of each class the teacher's answer is its largest piece alone
   float side = 2.0f / 3;    // of the box, as a share of each extent
   float after = 1.0f / 15;  // the fraction of the budget from which D_1 takes part

@@ -59,9 +59,9 @@ struct CubeExchange {
   Index cases;
   Storage<Index, D> there, back;
 
-  /// The orders of this step.
+  /// The orders of this step, other ones on every rank.
   static CubeExchange draw(const CubeCut& cut, Index cases) {
-    const Philox random = Draws::next(Purpose::noise);
+    const Philox random = Draws::next(Purpose::noise, cut.cubes() * cases);
     std::vector<Index> there(std::size_t(cut.cubes() * cases)), back(there.size());
     for (Index cube = 0; cube < cut.cubes(); ++cube) {
       Index* const order = there.data() + cube * cases;
@@ -160,6 +160,9 @@ F recovered(const F& mixed, const CubeExchange<typename F::device>& how, Index b
 ///            blending of answers by the frequency of organs. Logits are put back instead of
 ///            features; extents that three does not divide leave voxels where they are; the noise
 ///            of what the teacher sees has no limit, there it is cut off at two deviations
+///
+/// Cubes change places between the cases that a rank holds: several ranks mix other cases than one
+/// process with the same batch does, of D_0 and of D_1 alike.
 ///
 /// Uses D_1's partial labels: by the usual term of what is annotated; answers keep what was drawn
 /// and propose annotated classes nowhere else.

@@ -25,6 +25,16 @@ struct Uniform {  // random numbers, whatever stood there
 
 }  // namespace math
 
+/// The points between which a displacement is linear, about `cell` voxels apart; an axis a channel.
+template <FeatureMap F>
+Grid displacement_points(const Grid& grid, Index cell) {
+  require<ConfigError>(cell > 0, "smooth_displacement", "cells of ", cell, " voxels");
+  Grid points = grid.with_channels(Index(F::dim));
+  Index* const counts[3] = {&points.depth, &points.height, &points.width};
+  for (std::size_t a = 3 - F::dim; a < 3; ++a)
+    *counts[a] = std::max<Index>(1, (*counts[a] + cell / 2) / cell);
+  return points;
+}
 /// A random displacement for each case of a map, linear between points that are about `cell` voxels
 /// apart. It stays below a quarter of their distance too, so that it stretches and squeezes by half
 /// at most.
@@ -34,16 +44,13 @@ struct Uniform {  // random numbers, whatever stood there
 template <FeatureMap F>
 F smooth_displacement(const Philox& random, const Grid& grid, Index cell, float farthest) {
   using T = typename F::value_type;
-  require<ConfigError>(cell > 0, "smooth_displacement", "cells of ", cell, " voxels");
+  const Grid coarse = displacement_points<F>(grid, cell);
   const Index extents[3] = {grid.depth, grid.height, grid.width};
-  Grid coarse = grid.with_channels(Index(F::dim));
-  Index* const points[3] = {&coarse.depth, &coarse.height, &coarse.width};
+  const Index points[3] = {coarse.depth, coarse.height, coarse.width};
   std::array<Index, F::dim> extent;
   for (std::size_t a = 3 - F::dim; a < 3; ++a) {
-    *points[a] = std::max<Index>(1, (extents[a] + cell / 2) / cell);
     extent[a + F::dim - 3] = extents[a];
-    if (*points[a] > 1)
-      farthest = std::min(farthest, 0.25f * float(extents[a]) / float(*points[a]));
+    if (points[a] > 1) farthest = std::min(farthest, 0.25f * float(extents[a]) / float(points[a]));
   }
   const F zero(coarse, Storage<T, typename F::device>(coarse.size()));
   return stretch(map(math::Uniform{random, farthest}, zero), extent, Interpolation::linear);
@@ -64,8 +71,10 @@ struct DeformationConsistency {
   typename Now::Value loss(Now& now) {
     if (now.partial.empty()) return {};
     const auto& image = now.partial.image;
-    const auto field = smooth_displacement<typename Now::F>(Draws::next(Purpose::view),
-                                                            image.grid(), cell, farthest);
+    using F = typename Now::F;
+    const Index numbers = displacement_points<F>(image.grid(), cell).size();
+    const auto field =
+        smooth_displacement<F>(Draws::next(Purpose::view, numbers), image.grid(), cell, farthest);
     const auto of_warped = softmax(now.student(warp(image, field, farthest)));
     const auto warped = warp(softmax(now.logits_partial()), field, farthest);
     return now.clock.ramp(weight) * mean_square(of_warped, warped);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 #include <segmed/autograd/spatial.hpp>
+#include <segmed/backend/communicator.hpp>
 #include <segmed/semi/mean_teacher.hpp>
 
 namespace segmed {
@@ -36,12 +37,30 @@ F mixed(const F& first, const F& second, const Storage<float, typename F::device
   return y;
 }
 
+/// The next case of each, within the batch of all ranks, from the first again after the last. A
+/// constant.
+template <FeatureMap F>
+F next_cases(const F& x) {
+  using T = typename F::value_type;
+  const F mine = detach(x);
+  const Grid grid = mine.grid();
+  const std::vector<T> own = mine.dense().value.host();
+  const auto one = std::ptrdiff_t(grid.voxels() * grid.channels);
+  const Ranks& ranks = Ranks::current();
+  const auto firsts = ranks.gathered(std::vector<T>(own.begin(), own.begin() + one));
+  std::vector<T> next(own.begin() + one, own.end());
+  const auto from = firsts.begin() + (ranks.rank() + 1) % ranks.size() * one;
+  next.insert(next.end(), from, from + one);
+  return F(grid, Storage<T, typename F::device>(next));
+}
+
 /// Of a mix of two images of D_1, the student says the mix of what a slow average of itself says of
 /// each. Uses D_1's partial labels by the usual term of the labels alone.
 ///
 ///   source   Verma et al., 2019, arXiv:1903.03825, section 2; each image is mixed with the next of
 ///            the batch (SSL4MIS: one half of the batch with the other) by a share of its own, an
-///            only one with its mirror image along the last axis, which the teacher sees as well
+///            only one with its mirror image along the last axis, which the teacher sees as well.
+///            Ranks hand on an image and its answer each, so that they mix what one process does
 template <Network Net>
 struct InterpolationConsistency {
   Frozen<Net> teacher;
@@ -61,11 +80,13 @@ struct InterpolationConsistency {
     for (Index n = 0; n < image.grid().cases; ++n) drawn.push_back(random.beta(n, shape));
     const Storage<float, typename F::device> share(drawn);
     const auto answer = [&](const F& x) { return no_grad([&] { return softmax(teacher(x)); }); };
-    const bool alone = image.grid().cases == 1;
+    const bool shared = !Ranks::current().alone(), only = !shared && image.grid().cases == 1;
     const F said = answer(image);
-    const F other = alone ? flip(image, F::dim - 1) : image;
-    const F target = mixed(said, alone ? answer(other) : said, share, 1);
-    const F mine = softmax(now.student(mixed(image, other, share, 1)));
+    const F other = shared ? next_cases(image) : only ? flip(image, F::dim - 1) : image;
+    const F other_said = shared ? next_cases(said) : only ? answer(other) : said;
+    const Index shift = shared ? 0 : 1;
+    const F target = mixed(said, other_said, share, shift);
+    const F mine = softmax(now.student(mixed(image, other, share, shift)));
     return now.clock.ramp(weight) * mean_square(mine, target);
   }
   void after_step(auto& now) { follow(teacher, keep, now); }
