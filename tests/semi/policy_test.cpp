@@ -3,10 +3,12 @@
 // and strong views, rounds of pseudo labels, and two policies at once.
 #include <set>
 
-#include "policy_trial.hpp"
+#include "one_step.hpp"
+#include <segmed/semi/exclusion_training.hpp>
 #include <segmed/semi/marginal_training.hpp>
 #include <segmed/semi/mean_teacher.hpp>
 #include <segmed/semi/partial_completion.hpp>
+#include <segmed/semi/regularized_dropout.hpp>
 
 using namespace trial;
 
@@ -96,6 +98,67 @@ struct PseudoLabels {
   }
 };
 
+/// A term of a step and its gradient in the student's weights.
+struct Part {
+  double value;
+  std::vector<float> gradient;
+};
+/// Repeats the step of a fresh copy of `net`; `term(now)` is what is asked of it.
+template <class Term>
+Part part_of(OneStep<>& step, Net net, Term term) {
+  Group<float, Cpu> group(Role::trained, net);
+  auto now = step.now(net);
+  group.clear_grads();
+  const auto value = term(now);
+  backward(value);
+  return {value.host(), group.grads.host()};
+}
+/// A policy for the labels and one that adds a term, which draws random numbers, are together what
+/// they are alone, whichever comes first.
+template <class Labels, class Added>
+void check_adds_up(Labels labels, Added added, double expected_labelled) {
+  OneStep<> step;
+  const Net net = small_net();
+  const Part first = part_of(step, net, [&](auto& now) { return labels.supervised(now); });
+  const Part second = part_of(step, net, [&](auto& now) { return added.loss(now); });
+  CHECK(first.value == doctest::Approx(expected_labelled).epsilon(1e-5));
+  CHECK(second.value > 1e-6);
+  const auto check = [&](auto both) {
+    const Part whole = part_of(
+        step, net, [&](auto& now) { return supervised_by(both, now) + loss_by(both, now); });
+    CHECK(whole.value == doctest::Approx(first.value + second.value).epsilon(1e-6));
+    std::vector<float> sum = first.gradient;
+    for (std::size_t i = 0; i < sum.size(); ++i) sum[i] += second.gradient[i];
+    CHECK(distance(whole.gradient, sum) < 1e-5);
+    CHECK(distance(whole.gradient, first.gradient) > 1e-3);
+    CHECK(distance(whole.gradient, second.gradient) > 1e-3);
+  };
+  check(Both{labels, added});
+  check(Both{added, labels});
+}
+/// The user's loss of D_0, and of D_1 as its second case annotates class 1 alone, by doubles;
+/// `exclusion` times the overlap of class 2 with what was drawn.
+double labelled_by_hand(double exclusion) {
+  const OneStep<> step;
+  const Net net = small_net();
+  const auto known = step.full.labels.classes.host();
+  const Doubles p = probabilities(net, step.full.image);
+  double total = dice(p, known, 3, 2) + cross_entropy(p, known, 3);
+  const auto all = step.partial.labels.classes.host();
+  const std::vector<std::uint8_t> drawn(all.begin() + std::ptrdiff_t(all.size() / 2), all.end());
+  const Doubles q = probabilities(net, step.partial.image);
+  Doubles joined;  // background with class 2; class 1
+  double overlap = 0, sizes = 0;
+  for (std::size_t v = 0; v < drawn.size(); ++v) {
+    const double* one = &q[3 * (drawn.size() + v)];
+    joined.push_back(one[0] + one[2]), joined.push_back(one[1]);
+    const double organ = drawn[v] != 0 ? 1 : 0;
+    overlap += organ * one[2], sizes += organ + one[2];
+  }
+  total += dice(joined, drawn, 2, 1) + cross_entropy(joined, drawn, 2);
+  return total + exclusion * 2 * overlap / (sizes + 1e-5);
+}
+
 }  // namespace
 
 TEST_SUITE("semi/policy") {
@@ -178,6 +241,12 @@ TEST_SUITE("semi/policy") {
     CHECK(report.hooks ==
           std::vector<std::string>{"loss", "after_step", "predictor", "needs", "members"});
   }
+  TEST_CASE("two policies are the sum of their terms, and so is the gradient") {
+    check_adds_up(MarginalTraining{}, RegularizedDropout{}, labelled_by_hand(0));
+    check_adds_up(ExclusionTraining{},
+                  MeanTeacher<Net>{.teacher = {small_net(2)}, .weight = 3, .noise = 0.3f},
+                  labelled_by_hand(2));
+  }
   TEST_CASE("hooks are found by name, and a wrong signature is not taken for none") {
     struct Misspelt : Supervised {
       void after_step(int) {}
@@ -242,6 +311,21 @@ TEST_SUITE("semi/partial_completion") {
     CHECK_THROWS_WITH_AS(begin(), doctest::Contains("annotates 1 of the 2 classes"), DataError);
     options.full = {};
     CHECK_NOTHROW(begin());
+  }
+  TEST_CASE("D_1's cases weigh by the number of cases with the same classes, where asked for") {
+    const auto cohort = small_cohort(6, 3);
+    auto options = few_steps(2);
+    options.partial =
+        std::vector<LoaderCase>{{2, AnnotatedSet{}.with(1)}, {3, {}}, {4, {}}, {5, {}}};
+    options.full = std::vector<LoaderCase>{{0}, {1}};
+    for (const LoaderCase& one : TrainingData(cohort, options).partial) CHECK(one.weight == 1);
+    options.balance_sources = true;
+    const TrainingData data(cohort, options);
+    CHECK(data.partial[0].weight == 1);
+    for (std::size_t i = 1; i < 4; ++i) CHECK(data.partial[i].weight == 1 / std::sqrt(3.0f));
+    for (const LoaderCase& one : data.full) CHECK(one.weight == 1);
+    Net net = small_net();
+    CHECK(run(options, cohort, net, Loss{}, MarginalTraining{}, AdamW{}).steps == 2);
   }
   TEST_CASE("samples without a strong view are told where a policy needs one") {
     Net net = small_net();

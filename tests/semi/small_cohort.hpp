@@ -4,7 +4,8 @@
 
 namespace trial {
 
-/// Scans of 24^3 voxels with two organs, both annotated in the first `labelled`, none in the rest.
+/// Scans of 24^3 voxels with two organs, both annotated in the first `labelled`; in the rest each
+/// organ is or is not, by chance.
 inline segmed::MemoryCohort small_cohort(segmed::Index cases = 4, segmed::Index labelled = 2) {
   return segmed::phantom::abdomen({.cases = cases,
                                    .organs = 2,

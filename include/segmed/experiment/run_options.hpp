@@ -26,7 +26,8 @@ struct RunOptions {
   std::optional<Preparation> preparation =
       {};  // none: own spacing, each scan by its mean and deviation
   Augment augment = {};
-  float foreground = 2.0f / 3;  // chance that a patch is laid around a class
+  float foreground = 2.0f / 3;   // chance that a patch is laid around a class
+  bool balance_sources = false;  // draw D_1's cases by 1 / sqrt(those with the same classes)
   std::function<float(float)> schedule = Poly{};
   double max_norm = 12;     // of the gradient
   float average = 0;        // predict with a moving average of the weights; 0: with the last ones

@@ -47,7 +47,9 @@ struct TrainingData {
       annotated.insert(one.index);
       if (!info.patient.empty()) patients.insert(info.patient);
     }
-    for (const LoaderCase& one : partial) {
+    std::vector<AnnotatedSet> sources(partial.size());
+    for (std::size_t i = 0; i < partial.size(); ++i) {
+      const LoaderCase& one = partial[i];
       if (!there(one)) continue;
       const CaseInfo info = cohort.info(one.index);
       require<ConfigError>(!annotated.count(one.index), "run", "case ", info.id,
@@ -55,7 +57,9 @@ struct TrainingData {
       require<ConfigError>(!patients.count(info.patient), "run", "patient ", info.patient,
                            " is in D_0 and in D_1 (case ", info.id,
                            "); keep all cases of a patient in one of them");
+      sources[i] = info.annotated;
     }
+    if (options.balance_sources) balance_sources(partial, sources);
   }
 };
 
