@@ -19,6 +19,10 @@ namespace segmed {
 /// this one as much as D_0 counts all of its own. `balanced`, D_1's marginal loss weighs as much as
 /// is annotated: an organ counts in D_1 as in D_0.
 ///
+/// Completion begins at `after`, with what the warm-up of all runs has reached by then: by default
+/// all of `weight` at once, for the warm-up ends at 40 % of the budget (see sigmoid_ramp). Before
+/// that the teacher follows, but is not asked. The warm-up of `agree` begins with the run.
+///
 ///   source   marginal and exclusion loss: Shi et al., 2021, arXiv:2007.03868, with probabilities
 ///            merged instead of logits; completion: Tarvainen & Valpola, 2017, arXiv:1703.01780,
 ///            and Sohn et al., FixMatch, 2020, arXiv:2001.07685, doubtful voxels ignored;
@@ -27,7 +31,7 @@ template <Network Net>
 struct PartialCompletion {
   Frozen<Net> teacher;
   float keep = 0.99f;       // of the teacher and of the mean confidences, per step
-  float weight = 1;         // of the completed labels after their warm-up; 0: no completion
+  float weight = 1;         // of the completed labels, where the run is warm; 0: no completion
   float exclusion = 0.1f;   // of the exclusion of D_1's labels
   float after = 0.5f;       // the fraction of the budget from which the teacher is asked
   float confidence = 0.7f;  // of the teacher, below which a voxel stays without a label

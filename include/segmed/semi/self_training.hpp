@@ -16,7 +16,7 @@ namespace segmed {
 /// nowhere else; in the first round they have the usual term.
 struct SelfTraining {
   Index rounds = 3;         // of equal length; with one there are no labels but those of people
-  float weight = 1;         // of the labels of D_1, once there are some for every class
+  float weight = 1;         // of D_1's labels from the second round on; no warm-up
   float confidence = 0.9f;  // of the network, below which a voxel stays without a label
   Index relabelled = 0;     // rounds that gave labels
 
