@@ -7,9 +7,9 @@ namespace segmed {
 /// Dice loss of labels that may name several classes at once. Where classes were not annotated, a
 /// background label stands for all of them and for background: such a voxel is nobody's target, yet
 /// what is predicted there counts against each annotated class. The mean over all classes with
-/// background; a class without a voxel, be it absent or not annotated, scores zero and has no slope:
-/// what pushes absent classes down is `Marginal{CrossEntropy{}}` beside it. A case without any
-/// annotated class is left out.
+/// background; a class without a voxel, be it absent or not annotated, scores zero and has no
+/// slope: what pushes absent classes down is `Marginal{CrossEntropy{}}` beside it. A case without
+/// any annotated class is left out.
 ///
 ///   shapes   logits (cases, spatial..., classes); labels (cases, spatial...); result scalar
 ///   units    none; between 0 and 1, at least the part of classes that score zero
