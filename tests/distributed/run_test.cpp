@@ -3,12 +3,10 @@
 // and compares.
 #include <numeric>
 
-#include "one_step.hpp"
+#include "policy_trial.hpp"
 #include "world.hpp"
 #include <segmed/losses/partial.hpp>
 #include <segmed/nn/layer.hpp>
-#include <segmed/semi/deformation_consistency.hpp>
-#include <segmed/semi/interpolation_consistency.hpp>
 #include <segmed/semi/mean_teacher.hpp>
 #include <segmed/semi/partial_completion.hpp>
 #include <segmed/semi/regularized_dropout.hpp>
@@ -66,30 +64,6 @@ void check_equals_one_process(const N& start, Make make, const L& loss, Index pe
   }
 }
 
-/// What a policy adds, and its gradient, are the same whether one process has the whole batch of
-/// D_1 or every rank a share of it.
-template <class Policy>
-void check_term_of_one_process(Policy policy, Index share) {
-  const Ranks ranks(world());
-  Net net = small_net();
-  const auto whole = unlabelled<F>(share * ranks.size());
-  PolicyStep step(net, policy, whole);
-  const double value = step.term();
-  const auto gradient = step.gradient();
-  Samples<F> mine = unlabelled<F>(share);
-  const auto all = whole.image.dense().value.host();
-  const auto size = std::ptrdiff_t(mine.image.grid().size());
-  const auto first = all.begin() + ranks.rank() * size;
-  mine.image = F(mine.image.grid(), Storage<float, Cpu>(std::vector<float>(first, first + size)));
-  const RanksScope scope(ranks);
-  step.partial = mine;
-  CHECK(step.term() == doctest::Approx(value).epsilon(1e-5));
-  const auto parts = ranks.gathered(step.gradient());
-  std::vector<float> sum(gradient.size());
-  for (std::size_t i = 0; i < parts.size(); ++i) sum[i % sum.size()] += parts[i];
-  CHECK(distance(sum, gradient) < 1e-4);
-}
-
 const auto labels_alone = [](const auto&) { return Supervised{}; };
 const auto teacher = [](const auto& net) {
   return MeanTeacher<std::remove_cvref_t<decltype(net)>>{.teacher = {net}, .weight = 2, .noise = 0};
@@ -140,19 +114,6 @@ TEST_SUITE("distributed/run") {
   TEST_CASE("random ops draw for their own cases") {
     check_equals_one_process(
         small_net(), [](const Net& net) { return MeanTeacher<Net>{.teacher = {net}, .weight = 2}; },
-        Loss{});
-    check_term_of_one_process(MeanTeacher<Net>{.teacher = {small_net(2)}, .noise = 0.4f}, 2);
-    check_term_of_one_process(RegularizedDropout{}, 2);
-  }
-  TEST_CASE("every rank deforms its own cases as one process does") {
-    for (const Index share : {1, 2})
-      check_term_of_one_process(DeformationConsistency{.weight = 1, .cell = 8}, share);
-  }
-  TEST_CASE("images are mixed with those of the next rank") {
-    InterpolationConsistency<Net> policy{.teacher = {small_net(2)}, .weight = 1, .shape = 1};
-    for (const Index share : {1, 2}) check_term_of_one_process(policy, share);
-    check_equals_one_process(
-        small_net(), [](const Net& net) { return InterpolationConsistency<Net>{.teacher = {net}}; },
         Loss{});
   }
   TEST_CASE("labels that know some classes in some cases") {
