@@ -4,11 +4,15 @@
 #include <set>
 
 #include "one_step.hpp"
+#include <segmed/losses/partial.hpp>
+#include <segmed/semi/any_policy.hpp>
 #include <segmed/semi/exclusion_training.hpp>
 #include <segmed/semi/marginal_training.hpp>
 #include <segmed/semi/mean_teacher.hpp>
+#include <segmed/semi/mutual_consistency.hpp>
 #include <segmed/semi/partial_completion.hpp>
 #include <segmed/semi/regularized_dropout.hpp>
+#include <segmed/semi/self_training.hpp>
 
 using namespace trial;
 
@@ -158,6 +162,17 @@ double labelled_by_hand(double exclusion) {
   total += dice(joined, drawn, 2, 1) + cross_entropy(joined, drawn, 2);
   return total + exclusion * 2 * overlap / (sizes + 1e-5);
 }
+// Hooks with a wrong signature.
+struct TurnedOptions : Supervised {
+  float weight = 1;
+  static void options(auto&& visit, auto& self) { visit("weight", self.weight); }
+};
+struct BareMembers : Supervised {
+  static void members(int) {}
+};
+struct Last final : Supervised {
+  void after_step(int) {}
+};
 
 }  // namespace
 
@@ -207,6 +222,14 @@ TEST_SUITE("semi/policy") {
     CHECK(remarks(Loss{}, Supervised{})[0].find("wrap it in Marginal") != std::string::npos);
     CHECK(remarks(Marginal{Loss{}}, Supervised{}).empty());
     CHECK(remarks(Loss{}, MarginalTraining{}).empty());
+    CHECK(remarks(Loss{}, Both{WeakAndStrong{}, MarginalTraining{}}).empty());
+    // A term of its own that asks the loss whether it can learn them learns them no more than that.
+    const MutualConsistency<Net> decoders(small_net());
+    CHECK(remarks(Loss{}, decoders).size() == 1);
+    CHECK(remarks(Marginal{Loss{}}, decoders).empty());
+    using Any = AnyPolicy<Net, Loss>;
+    CHECK(remarks(Loss{}, Any("mcnet", decoders)).size() == 1);
+    CHECK(remarks(Loss{}, Any("marginal", MarginalTraining{})).empty());
   }
   TEST_CASE("two policies have the rounds of the one that has more") {
     CHECK(rounds_of(Both{PseudoLabels{.rounds = 2}, Supervised{}}) == 2);
@@ -238,8 +261,8 @@ TEST_SUITE("semi/policy") {
     Both policy{MeanTeacher<Net>{.teacher = {net}}, WeakAndStrong{}};
     static_assert(needs_of<decltype(policy)>().strong_view);
     const auto report = trained_with(policy, net);
-    CHECK(report.hooks ==
-          std::vector<std::string>{"loss", "after_step", "predictor", "needs", "members"});
+    CHECK(report.hooks == std::vector<std::string>{"loss", "after_step", "predictor", "needs",
+                                                   "members", "options"});
   }
   TEST_CASE("two policies are the sum of their terms, and so is the gradient") {
     check_adds_up(MarginalTraining{}, RegularizedDropout{}, labelled_by_hand(0));
@@ -254,6 +277,20 @@ TEST_SUITE("semi/policy") {
     CHECK(hooks_fit<Supervised, Net, Loss>());
     CHECK_FALSE(hooks_fit<Misspelt, Net, Loss>());
     CHECK(hooks_of<PseudoLabels, Net, Loss>().start_round);
+    CHECK_FALSE(hooks_fit<TurnedOptions, Net, Loss>());
+    CHECK_FALSE(hooks_fit<BareMembers, Net, Loss>());
+    CHECK_FALSE(hooks_fit<Last, Net, Loss>());
+    CHECK_FALSE(may_be_asked<Both<Supervised, Last>>());
+  }
+  TEST_CASE("every hook has its name in the report") {
+    const auto names = [](auto policy) { return hooks_of<decltype(policy), Net, Loss>().names(); };
+    using Names = std::vector<std::string>;
+    CHECK(names(Supervised{}) == Names{"loss"});
+    CHECK(names(PseudoLabels{}) == Names{"loss", "start_round", "rounds"});
+    CHECK(names(SelfTraining{}) ==
+          Names{"loss", "supervised", "start_round", "rounds", "options", "save"});
+    CHECK(names(Both{SelfTraining{}, WeakAndStrong{}}) ==
+          Names{"loss", "supervised", "start_round", "rounds", "needs", "options", "save"});
   }
 }
 

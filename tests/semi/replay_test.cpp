@@ -4,6 +4,8 @@
 #include "../backend/host_gpu.hpp"
 #include "policy_trial.hpp"
 #include <segmed/losses/partial.hpp>
+#include <segmed/semi/any_policy.hpp>
+#include <segmed/semi/fix_match.hpp>
 #include <segmed/semi/marginal_training.hpp>
 #include <segmed/semi/mean_teacher.hpp>
 
@@ -139,6 +141,30 @@ TEST_CASE("partly annotated samples are replayed while their annotated sets stay
   const RunReport report = trained(replayed, options, MarginalTraining{});
   CHECK(report.replayed > 0);
   CHECK(weights_of(replayed) == weights_of(plain));
+}
+
+TEST_CASE("a policy that is chosen at run time is replayed as the policy itself") {
+  using Any = AnyPolicy<GNet, Loss>;
+  const auto both = [](auto first, auto second) {
+    std::vector<Any> all;
+    all.emplace_back("first", first), all.emplace_back("second", second);
+    return Any::together(std::move(all));
+  };
+  GNet plain = gpu_net(), one = gpu_net(), two = gpu_net(), not_all = gpu_net();
+  auto options = small_steps(8);
+  const RunReport itself = trained(plain, options, MarginalTraining{});
+  options.replay = true;
+  const RunReport of_one = trained(one, options, Any("marginal", MarginalTraining{}));
+  const RunReport of_two = trained(two, options, both(MarginalTraining{}, Supervised{}));
+  const RunReport of_some = trained(not_all, options, both(MarginalTraining{}, FixMatch{}));
+  CHECK(itself.replayed == 0);
+  CHECK(of_one.replayed > 0);
+  CHECK(of_two.replayed == of_one.replayed);
+  CHECK(weights_of(one) == weights_of(plain));
+  CHECK(weights_of(two) == weights_of(plain));
+  CHECK(of_some.replayed == 0);
+  CHECK(of_some.replay_refusal ==
+        "the policy does not say that its terms are computed by kernels alone");
 }
 
 TEST_CASE("a step that cannot be replayed runs as ever, and the report says why") {

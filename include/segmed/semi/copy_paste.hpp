@@ -137,6 +137,7 @@ struct Pasted {
 template <Network Net>
 struct CopyPaste {
   using F = typename Net::Features;
+  static constexpr bool partial_labels = true;
   Frozen<Net> teacher;
   float keep = 0.99f;       // of the teacher, per step
   float weight = 0.5f;      // of the part that the teacher labelled; no warm-up

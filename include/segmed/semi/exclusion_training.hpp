@@ -14,6 +14,7 @@ namespace segmed {
 ///            merged instead of logits, annotated classes and background left out of the
 ///            exclusion; the annotated set is given, not guessed from the labels that occur
 struct ExclusionTraining {
+  static constexpr bool partial_labels = true;
   float exclusion = 2;  // weight of the exclusion loss beside the marginal loss
 
   template <class Now>

@@ -12,6 +12,7 @@ namespace segmed {
 ///   source   Fidon et al., Label-set loss functions for partial supervision, 2021,
 ///            arXiv:2107.03846; there fully annotated scans take the same loss
 struct LeafDiceTraining {
+  static constexpr bool partial_labels = true;
   float entropy = 1;  // weight of the marginal cross-entropy beside the leaf Dice
 
   template <class Now>

@@ -12,7 +12,7 @@ namespace segmed {
 ///            Dice and cross-entropy, probabilities merged instead of logits; D_1 at the finest
 ///            resolution unless the user's loss takes partial labels itself
 struct MarginalTraining {
-  static constexpr bool replays = true;
+  static constexpr bool replays = true, partial_labels = true;
 
   template <class Now>
   typename Now::Value supervised(Now& now) {

@@ -20,6 +20,7 @@ namespace segmed {
 ///            over classes instead of their sum, each scan by itself instead of the batch, at the
 ///            finest resolution, and a background class instead of a threshold of one half
 struct MaskedSigmoid {
+  static constexpr bool partial_labels = true;
   float entropy = 1;       // weight of the binary cross-entropy beside the Dice
   bool background = true;  // whether background has a logit that learns
 

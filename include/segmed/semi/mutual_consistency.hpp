@@ -28,7 +28,7 @@ struct MutualConsistency {
   typename Now::Value supervised(Now& now) {
     full_ = {now.logits_full(), linear(now.levels_full()), nearest(now.levels_full())};
     auto term = now.labelled_full() + further(now, full_, now.full.labels);
-    partial_.clear();
+    partial_.clear(), of_ = &now.student;
     if constexpr (user_takes_partial_labels<Now>())
       if (any_annotated(now.partial)) {
         look_at_partial(now);
@@ -39,6 +39,7 @@ struct MutualConsistency {
   template <class Now>
   typename Now::Value loss(Now& now) {
     const SharpenedDistance apart{temperature};
+    if (of_ != &now.student) full_.clear(), partial_.clear();  // labels of a second network
     if (full_.empty())
       full_ = {now.logits_full(), linear(now.levels_full()), nearest(now.levels_full())};
     auto term = agreement(apart, full_);
@@ -68,8 +69,9 @@ struct MutualConsistency {
   static auto further(auto& now, const std::vector<F>& all, const auto& labels) {
     return now.criterion(all[1], labels) + now.criterion(all[2], labels);
   }
-  // What all decoders said in this step, between its two terms.
+  // What all decoders said of a network's features in this step, between its two terms.
   std::vector<F> full_, partial_;
+  const void* of_ = nullptr;
 };
 
 }  // namespace segmed

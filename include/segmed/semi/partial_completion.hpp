@@ -29,6 +29,7 @@ namespace segmed {
 ///            `adaptive`: see ClassConfidence; `agree`: see RegularizedDropout
 template <Network Net>
 struct PartialCompletion {
+  static constexpr bool partial_labels = true;
   Frozen<Net> teacher;
   float keep = 0.99f;       // of the teacher and of the mean confidences, per step
   float weight = 1;         // of the completed labels, where the run is warm; 0: no completion

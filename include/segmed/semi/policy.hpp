@@ -8,10 +8,13 @@
 //   Index rounds                 of equal length, in a run; one without it
 //   const auto& predictor(net)   the network to predict with; the student or its average otherwise
 //   static constexpr Needs needs what the loader shall prepare
+//   static constexpr bool partial_labels = true   its own term of the labels learns what D_1
+//                                annotates, whatever the loss
 //   members(self, visit)         what it owns: trained with the student, or inside of a Frozen
 //   options(self, visit)         its numbers that a user may choose by name, and their ranges; see
 //                                semi/options.hpp
-//   save / load                  plain state that a checkpoint shall keep
+//   save / load                  plain state that a checkpoint shall keep; see SavesItself in
+//                                autograd/module.hpp
 //   static constexpr bool replays = true   its terms are computed by kernels alone: nothing on the
 //                                host changes from step to step, so that they may be replayed
 //
@@ -20,6 +23,8 @@
 #pragma once
 #include <functional>
 
+#include <segmed/autograd/module.hpp>
+#include <segmed/semi/hooks.hpp>
 #include <segmed/semi/options.hpp>
 #include <segmed/semi/step.hpp>
 
@@ -57,61 +62,6 @@ concept SemiPolicy = requires(P& policy, SemiStep<Net, Loss>& now) {
   { policy.loss(now) } -> std::same_as<typename SemiStep<Net, Loss>::Value>;
 };
 
-/// The hooks of a policy, by name: what of it takes part in a run.
-struct Hooks {
-  bool supervised = false, after_step = false, start_round = false, predictor = false,
-       needs = false, members = false;
-
-  std::vector<std::string> names() const {
-    std::vector<std::string> all = {"loss"};
-    const std::pair<bool, const char*> list[] = {
-        {supervised, "supervised"}, {after_step, "after_step"}, {start_round, "start_round"},
-        {predictor, "predictor"},   {needs, "needs"},           {members, "members"}};
-    for (const auto& [has, name] : list)
-      if (has) all.push_back(name);
-    return all;
-  }
-};
-template <class P, class Net, class Loss>
-constexpr Hooks hooks_of() {
-  using Now = SemiStep<Net, Loss>;
-  Hooks hooks;
-  hooks.supervised = requires(P & p, Now & now) { p.supervised(now); };
-  hooks.after_step = requires(P & p, Now & now) { p.after_step(now); };
-  hooks.start_round = requires(P & p, Round<typename Net::Features> & r) { p.start_round(r); };
-  hooks.predictor = requires(const P& p, const Net& n) { p.predictor(n); };
-  hooks.needs = requires { P::needs; };
-  hooks.members = Module<P>;
-  return hooks;
-}
-
-/// Every hook's name, so that a second base with the same name makes it ambiguous: the one way to
-/// ask whether P has a member of that name, template or not.
-struct HookNames {
-  int supervised, after_step, start_round, predictor;
-};
-template <class P>
-struct Ambiguous : P, HookNames {};
-
-/// Whether every hook that P has by name can be called as written above: a wrong signature must not
-/// pass for no hook.
-template <class P, class Net, class Loss>
-constexpr bool hooks_fit() {
-  if constexpr (requires(P p) { p.first, p.second, P::composed; }) {
-    return hooks_fit<decltype(P::first), Net, Loss>() &&
-           hooks_fit<decltype(P::second), Net, Loss>();
-  } else if constexpr (std::is_final_v<P>) {
-    return true;
-  } else {
-    using A = Ambiguous<P>;
-    constexpr Hooks found = hooks_of<P, Net, Loss>();
-    return (requires { &A::supervised; } || found.supervised) &&
-           (requires { &A::after_step; } || found.after_step) &&
-           (requires { &A::start_round; } || found.start_round) &&
-           (requires { &A::predictor; } || found.predictor);
-  }
-}
-
 template <class P>
 constexpr Needs needs_of() {
   if constexpr (requires { P::needs; })
@@ -119,12 +69,123 @@ constexpr Needs needs_of() {
   else
     return {};
 }
+
+/// What a policy says of itself beside its terms.
+struct PolicyFacts {
+  Hooks hooks;
+  Needs needs;
+  bool replays = false;         // its terms are computed by kernels alone
+  bool partial_labels = false;  // its own term of the labels learns what D_1 annotates
+
+  /// Of two policies at once.
+  friend constexpr PolicyFacts operator+(const PolicyFacts& a, const PolicyFacts& b) {
+    return {a.hooks | b.hooks, a.needs | b.needs, a.replays && b.replays,
+            a.partial_labels || b.partial_labels};
+  }
+};
+template <class P, class Net, class Loss>
+constexpr PolicyFacts facts_of() {
+  if constexpr (requires { P::composed; }) {
+    return facts_of<decltype(P::first), Net, Loss>() + facts_of<decltype(P::second), Net, Loss>();
+  } else {
+    using Now = SemiStep<Net, Loss>;
+    PolicyFacts facts;
+    Hooks& hooks = facts.hooks;
+    hooks.supervised = requires(P & p, Now & now) { p.supervised(now); };
+    hooks.after_step = requires(P & p, Now & now) { p.after_step(now); };
+    hooks.start_round = requires(P & p, Round<typename Net::Features> & r) { p.start_round(r); };
+    hooks.rounds = requires(const P& p) { p.rounds; };
+    hooks.predictor = requires(const P& p, const Net& n) { p.predictor(n); };
+    hooks.needs = requires { P::needs; };
+    hooks.members = Module<P>;
+    hooks.options = HasOptions<P>;
+    hooks.save = SavesItself<P>;
+    facts.needs = needs_of<P>();
+    facts.replays = requires { requires P::replays; };
+    facts.partial_labels = requires { requires P::partial_labels; };
+    return facts;
+  }
+}
+template <class P, class Net, class Loss>
+constexpr Hooks hooks_of() {
+  return facts_of<P, Net, Loss>().hooks;
+}
+
+/// A policy that says when it is asked what others say to the compiler; see AnyPolicy.
+template <class P>
+concept ChosenAtRunTime = requires(const P& policy) {
+  { policy.facts() } -> std::same_as<PolicyFacts>;
+};
+template <class Net, class Loss, class P>
+constexpr PolicyFacts facts_of(const P& policy) {
+  if constexpr (ChosenAtRunTime<P>)
+    return policy.facts();
+  else
+    return facts_of<P, Net, Loss>();
+}
+
+/// Every hook's name, so that a second base with the same name makes it ambiguous: the one way to
+/// ask whether P has a member of that name, template or not.
+struct HookNames {
+  int supervised, after_step, start_round, predictor, members, options;
+};
+template <class P>
+struct Ambiguous : P, HookNames {};
+
+/// Whether that can be asked of P: nothing derives from a final class.
+template <class P>
+constexpr bool may_be_asked() {
+  if constexpr (requires { P::composed; })
+    return may_be_asked<decltype(P::first)>() && may_be_asked<decltype(P::second)>();
+  else
+    return !std::is_final_v<P>;
+}
+
+/// Whether every hook that P has by name can be called as written above: a wrong signature must not
+/// pass for no hook.
+template <class P, class Net, class Loss>
+constexpr bool hooks_fit() {
+  if constexpr (requires { P::composed; }) {
+    return hooks_fit<decltype(P::first), Net, Loss>() &&
+           hooks_fit<decltype(P::second), Net, Loss>();
+  } else if constexpr (std::is_final_v<P>) {
+    return false;
+  } else {
+    using A = Ambiguous<P>;
+    constexpr Hooks found = hooks_of<P, Net, Loss>();
+    return (requires { &A::supervised; } || found.supervised) &&
+           (requires { &A::after_step; } || found.after_step) &&
+           (requires { &A::start_round; } || found.start_round) &&
+           (requires { &A::predictor; } || found.predictor) &&
+           (requires { &A::members; } || found.members) &&
+           (requires { &A::options; } || found.options);
+  }
+}
+
+/// Says to the compiler what is wrong with a policy.
+template <class P, class Net, class Loss>
+constexpr bool checked_policy() {
+  static_assert(SemiPolicy<P, Net, Loss>,
+                "run: the policy needs `auto loss(auto& now)` that returns a Scalar of the "
+                "network's Features; see semi/policy.hpp");
+  static_assert(may_be_asked<P>(),
+                "run: the policy is final, so that a hook with a wrong signature would pass for "
+                "none; leave `final` out");
+  static_assert(!may_be_asked<P>() || hooks_fit<P, Net, Loss>(),
+                "run: one of the policy's hooks has the name but not the signature: "
+                "supervised(now), after_step(now), start_round(round), predictor(net), "
+                "members(self, visit), options(self, visit); see semi/policy.hpp");
+  return true;
+}
+
 /// Into how many rounds a policy cuts a run. Throws ConfigError for less than one.
 template <class P>
 Index rounds_of(const P& policy) {
   Index rounds = 1;
   if constexpr (requires { P::composed; })
     rounds = std::max(rounds_of(policy.first), rounds_of(policy.second));
+  else if constexpr (ChosenAtRunTime<P>)
+    rounds = policy.round_count();
   else if constexpr (requires { policy.rounds; })
     rounds = policy.rounds;
   require<ConfigError>(rounds >= 1, "policy", "its rounds are ", rounds, "; give 1 or more");
@@ -193,6 +254,9 @@ struct Supervised {
 /// Two policies at once. At most one of them may replace the term of the labels.
 template <class A, class B>
 struct Both {
+  static_assert(!ChosenAtRunTime<A> && !ChosenAtRunTime<B>,
+                "Both: policies that are chosen at run time compose by AnyPolicy::together; see "
+                "semi/any_policy.hpp");
   static constexpr bool composed = true;
   static constexpr Needs needs = needs_of<A>() | needs_of<B>();
   A first;

@@ -15,6 +15,7 @@ namespace segmed {
 /// Uses D_1's partial labels: drawn voxels keep their labels, and annotated classes are proposed
 /// nowhere else; in the first round they have the usual term.
 struct SelfTraining {
+  static constexpr bool partial_labels = true;
   Index rounds = 3;         // of equal length; with one there are no labels but those of people
   float weight = 1;         // of D_1's labels from the second round on; no warm-up
   float confidence = 0.9f;  // of the network, below which a voxel stays without a label

@@ -14,6 +14,8 @@ namespace segmed {
 ///            probability is exact, where PLS4MIS bounds it from below by log(1e-10); D_0 by the
 ///            user's loss
 struct TargetAdaptive {
+  static constexpr bool partial_labels = true;
+
   template <class Now>
   typename Now::Value supervised(Now& now) {
     return labelled_with(Marginal{CrossEntropy{}}, now);

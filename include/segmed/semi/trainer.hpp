@@ -81,13 +81,7 @@ class Learner {
 /// knows nothing of data, files or clocks on the wall.
 template <Network Net, class Loss, class Policy, class Optimizer>
 class Trainer final : public Learner<typename Net::Features> {
-  static_assert(SemiPolicy<Policy, Net, Loss>,
-                "run: the policy needs `auto loss(auto& now)` that returns a Scalar of the "
-                "network's Features; see semi/policy.hpp");
-  static_assert(hooks_fit<Policy, Net, Loss>(),
-                "run: one of the policy's hooks has the name but not the signature: "
-                "supervised(now), after_step(now), start_round(round), predictor(net); see "
-                "semi/policy.hpp");
+  static_assert(checked_policy<Policy, Net, Loss>());
   static_assert(OptimizerFor<Optimizer, typename Net::Features>,
                 "run: the optimizer needs `rate` and `step(group, clock)`; see "
                 "train/optimizer.hpp");
@@ -96,10 +90,10 @@ class Trainer final : public Learner<typename Net::Features> {
   using F = typename Net::Features;
   using W = typename F::Wide;
   using D = typename F::device;
-  Hooks hooks() const override { return has; }
-  Needs needs() const override { return needs_of<Policy>(); }
+  Hooks hooks() const override { return facts_.hooks; }
+  Needs needs() const override { return facts_.needs; }
   bool takes_partial_labels() const override {
-    return Criterion<Loss>::partial_labels || has.supervised;
+    return Criterion<Loss>::partial_labels || facts_.partial_labels;
   }
 
   /// `average`: how much of the averaged weights a step keeps; 0 keeps no average, nor does a
@@ -112,6 +106,7 @@ class Trainer final : public Learner<typename Net::Features> {
       : net_(net),
         loss_(loss),
         policy_(policy),
+        facts_(facts_of<Net, Loss>(policy)),
         optimizer_(optimizer),
         average_keep_{average},
         max_norm_(max_norm > 0 ? max_norm : std::numeric_limits<double>::infinity()),
@@ -122,13 +117,14 @@ class Trainer final : public Learner<typename Net::Features> {
         frozen_(Role::frozen, policy),
         gradients_(trained_, ranks) {
     if constexpr (can_replay)
-      if (replay && ranks.alone()) replay_.emplace();
+      if (replay && facts_.replays && ranks.alone()) replay_.emplace();
     if (replay)
       refusal_ = !HasGraphs<D> ? "the device cannot"
-                 : !replays ? "the policy does not say that its terms are computed by kernels alone"
+                 : !facts_.replays
+                     ? "the policy does not say that its terms are computed by kernels alone"
                  : ranks.alone() ? ""
                                  : "several ranks train together";
-    if (!has.predictor && average > 0) {
+    if (!facts_.hooks.predictor && average > 0) {
       average_.emplace(Net(net));
       averaged_.emplace(Role::frozen, *average_);
     }
@@ -136,10 +132,10 @@ class Trainer final : public Learner<typename Net::Features> {
 
   StepResult step(const Samples<F>& full, const Samples<F>& partial, double progress,
                   float factor) override {
-    if constexpr (needs_of<Policy>().strong_view)
-      require<DataError>(partial.empty() || !partial.strong.empty(), "run",
-                         "the policy needs a strong view of D_1, and these samples have none; make "
-                         "them with SampleOptions::strong_view");
+    require<DataError>(!facts_.needs.strong_view || partial.empty() || !partial.strong.empty(),
+                       "run",
+                       "the policy needs a strong view of D_1, and these samples have none; make "
+                       "them with SampleOptions::strong_view");
     const RanksScope together(ranks_);
     clock_.set({seed_, std::uint32_t(step_), float(progress), sigmoid_ramp(float(progress)),
                 optimizer_.rate * factor});
@@ -166,9 +162,8 @@ class Trainer final : public Learner<typename Net::Features> {
   /// The network to predict with: the policy's choice, else the average, else the student.
   const Net& predictor() const {
     if constexpr (has.predictor)
-      return policy_.predictor(net_);
-    else
-      return average_ ? average_->module : net_;
+      if (facts_.hooks.predictor) return policy_.predictor(net_);
+    return average_ ? average_->module : net_;
   }
   std::string replay_refusal() const override {
     if constexpr (can_replay)
@@ -182,10 +177,11 @@ class Trainer final : public Learner<typename Net::Features> {
   Index rounds() const override { return rounds_of(policy_); }
 
  private:
+  // What can be called; `facts_` says what a policy that was chosen at run time does then.
   static constexpr Hooks has = hooks_of<Policy, Net, Loss>();
   using Learner<F>::step_;
-  static constexpr bool replays = requires { requires Policy::replays; };
-  static constexpr bool can_replay = HasGraphs<D> && replays;
+  static constexpr bool can_replay =
+      HasGraphs<D> && (ChosenAtRunTime<Policy> || facts_of<Policy, Net, Loss>().replays);
   struct Terms {
     typename SemiStep<Net, Loss>::Value labelled, total;
   };
@@ -223,6 +219,7 @@ class Trainer final : public Learner<typename Net::Features> {
   Net& net_;
   const Loss& loss_;
   Policy& policy_;
+  const PolicyFacts facts_;
   const Optimizer& optimizer_;
   WeightAverage average_keep_;
   double max_norm_;
