@@ -12,15 +12,22 @@
 #define ON_DEVICE on_cpu
 #endif
 
+namespace segmed {
+struct RunReport;
+}
 namespace experiments {
 
 struct PolicyEntry;
+struct Start;
+struct TrainJob;
 struct Model;
 struct Recipe;
 
 /// What is compiled for a device.
 struct DeviceUnits {
   const std::vector<const PolicyEntry*>& (*policies)();
+  segmed::RunReport (*train)(const TrainJob& job);
+  void (*check)(const Start& start);  // throws what is wrong with its policies' options
   Model (*load)(const std::string& path);
   void (*label_blank_patch)(const Recipe& recipe);  // so that all that prediction needs was met
   int (*count)();                                   // of such devices

@@ -76,9 +76,9 @@ static std::vector<std::string> allow(bool tf32, bool nondeterministic) {
                      : "feature maps are " + type_of_maps() + " here, and TF32 is a way to " +
                            "multiply floats")};
 }
-const DeviceUnits units = {
-    table,      load_model, label_blank_patch, Cuda::count, Cuda::use,  Cuda::name, type_of_maps,
-    arithmetic, plans,      Cudnn::tune,       tuning,      use_tuning, allow};
+const DeviceUnits units = {table,       train,       check_start, load_model,   label_blank_patch,
+                           Cuda::count, Cuda::use,   Cuda::name,  type_of_maps, arithmetic,
+                           plans,       Cudnn::tune, tuning,      use_tuning,   allow};
 #else
 static std::string arithmetic() {
   return std::string(kernels<float>().set) + ", " + convolutions();
@@ -98,6 +98,8 @@ static std::vector<std::string> allow(bool tf32, bool nondeterministic) {
   return lines;
 }
 const DeviceUnits units = {table,
+                           train,
+                           check_start,
                            load_model,
                            label_blank_patch,
                            [] { return 1; },

@@ -31,7 +31,7 @@ std::vector<PlannedRun> planned_runs(const GainOptions& options, const Study& st
   std::vector<PlannedRun> runs;
   for (Index k = 0; k < options.seeds; ++k)
     for (const auto& name : options.policies) {
-      if (policy_named(name).baseline) {
+      if (is_baseline(name)) {
         runs.push_back({name, options.seed(k), 0, 0});
         continue;
       }
@@ -48,7 +48,7 @@ std::vector<std::string> compared(const std::vector<std::string>& asked) {
   for (const PolicyEntry* entry : policies())
     if (entry->baseline) names.push_back(entry->name);
   for (const auto& name : asked) {
-    policy_named(name);
+    policies_asked(name);  // complains
     if (std::find(names.begin(), names.end(), name) == names.end()) names.push_back(name);
   }
   require<ConfigError>(names.size() > 1, "--policies",

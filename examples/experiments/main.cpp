@@ -222,7 +222,10 @@ int run(int argc, const char* const* argv) {
       "--minutes 10 --out runs/full\nexperiments train --resume runs/full");
   add_study(*train_app, train_options.study);
   add_budget(*train_app, train_options.budget);
-  train_app->add_option("--policy", train_options.policy, "how D_1 is used")->capture_default_str();
+  train_app
+      ->add_option("--policy", train_options.policy,
+                   "how D_1 is used; several at once as in marginal+rdrop:weight=2")
+      ->capture_default_str();
   train_app->add_option("--resume", train_options.resume, "go on with the run in this folder");
 
   TuneOptions tune_options;
@@ -251,7 +254,8 @@ int run(int argc, const char* const* argv) {
   add_budget(*gain_app, gain_options.budget);
   gain_app
       ->add_option("--policies", gain_options.policies,
-                   "supervised, and those to compare it with; set an option as in rdrop:weight=2")
+                   "supervised, and those to compare it with; set an option as in rdrop:weight=2, "
+                   "compose them as in marginal+rdrop:weight=2")
       ->delimiter(',');
   gain_app
       ->add_option("--against", gain_options.against,
@@ -364,6 +368,7 @@ int run(int argc, const char* const* argv) {
   if (list_policies) {
     for (const PolicyEntry* entry : policies())
       std::printf("%-20s %s\n", entry->name, entry->sentence);
+    std::printf("\n%s", about_composing().c_str());
     return done;
   }
   need(!gain_options.study.data.empty(), "gain", "--data");

@@ -32,5 +32,9 @@ extern template segmed::AnyNetwork<Solid> network_of<Solid>(const Recipe&, std::
 Model load_model(const std::string& path);
 /// Labels one patch of nothing with the recipe's network and starting weights.
 void label_blank_patch(const Recipe& recipe);
+/// One training run of the start's policies.
+segmed::RunReport train(const TrainJob& job);
+/// Throws what is wrong with the options of a start's policies.
+void check_start(const Start& start);
 
 }  // namespace experiments::ON_DEVICE

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "policies.hpp"
 
+#include <cctype>
 #include <charconv>
+
+#include "device.hpp"
 
 namespace experiments {
 
@@ -29,33 +32,74 @@ PolicyOptions options_asked(const std::string& asked) {
   return options;
 }
 
-const PolicyUnit& unit_of(const PolicyEntry& entry, const Recipe& recipe) {
-  return recipe.flat() ? entry.flat : entry.solid;
+/// The names of the policies that have something.
+std::string names_of(bool (*has)(const PolicyEntry&)) {
+  std::string names;
+  for (const PolicyEntry* entry : policies())
+    if (has(*entry)) names += std::string(names.empty() ? "" : ", ") + entry->name;
+  return names;
+}
+
+const PolicyEntry& policy_named(const std::string& asked) {
+  const std::string name = asked.substr(0, asked.find(':'));
+  for (const PolicyEntry* entry : policies())
+    if (entry->name == name) return *entry;
+  fail<ConfigError>("policy", "there is none named ", name, "; give one of ",
+                    names_of([](const PolicyEntry&) { return true; }));
+}
+
+/// Where the '+' stands that ends a policy, or the end of the text; no exponent's.
+std::size_t end_of_policy(const std::string& text, std::size_t at) {
+  const auto digit = [&](std::size_t i) {
+    return i < text.size() && std::isdigit(static_cast<unsigned char>(text[i]));
+  };
+  while (at < text.size() && (text[at] != '+' || digit(at + 1))) ++at;
+  return at;
 }
 
 }  // namespace
 
-const PolicyEntry& policy_named(const std::string& asked) {
-  const std::string name = asked.substr(0, asked.find(':'));
-  std::string names;
-  for (const PolicyEntry* entry : policies()) {
-    if (entry->name == name) return *entry;
-    names += std::string(names.empty() ? "" : ", ") + entry->name;
+std::vector<AskedPolicy> policies_asked(const std::string& policy) {
+  std::vector<AskedPolicy> all;
+  std::vector<NamedHooks> hooks;
+  for (std::size_t begin = 0; begin <= policy.size();) {
+    const std::size_t end = end_of_policy(policy, begin);
+    const std::string text = policy.substr(begin, end - begin);
+    const PolicyEntry& entry = policy_named(text);
+    all.push_back({&entry, text, options_asked(text)});
+    hooks.push_back({entry.name, entry.hooks});
+    begin = end + 1;
   }
-  fail<ConfigError>("policy", "there is none named ", name, "; give one of ", names);
+  for (const AskedPolicy& one : all)
+    require<ConfigError>(all.size() == 1 || !one.entry->baseline, "policy", one.entry->name,
+                         " learns from D_0 alone and does not compose; leave it out of ", policy);
+  check_together(hooks);
+  return all;
+}
+
+bool is_baseline(const std::string& policy) {
+  return policies_asked(policy).front().entry->baseline;
+}
+
+std::string about_composing() {
+  return "Several at once, each with its own options: exclusion:exclusion=1+rdrop:weight=2.\n"
+         "At most one of those that replace the term of the labels: " +
+         names_of([](const PolicyEntry& entry) { return entry.hooks.supervised; }) +
+         ".\nAt most one of those that name the network to predict with: " +
+         names_of([](const PolicyEntry& entry) { return entry.hooks.predictor; }) +
+         ".\nAlone: " + names_of([](const PolicyEntry& entry) { return entry.baseline; }) + ".\n";
 }
 
 Recipe recipe_for(const std::string& policy, Recipe recipe) {
-  const PolicyEntry& entry = policy_named(policy);
-  entry.adapt(recipe);
-  unit_of(entry, recipe).make({recipe, 1, policy, options_asked(policy)});  // complains
+  const auto asked = policies_asked(policy);
+  for (const AskedPolicy& one : asked) one.entry->adapt(recipe);
+  units().check({recipe, 1, asked});
   return recipe;
 }
 
 RunReport train(const std::string& policy, TrainJob job) {
-  const PolicyEntry& entry = policy_named(policy);
-  job.start.policy = policy, job.start.options = options_asked(policy);
-  return unit_of(entry, job.start.recipe).train(job);
+  job.start.policies = policies_asked(policy);
+  return units().train(job);
 }
 
 }  // namespace experiments

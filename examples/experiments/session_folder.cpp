@@ -20,7 +20,7 @@ std::string run_name(const std::string& policy, Index d0, Index d1, Index seed,
                      const std::string& hide) {
   const auto plain = [](std::string text) {
     for (char& c : text)
-      if (!std::isalnum(static_cast<unsigned char>(c)) && c != '.' && c != '_') c = '-';
+      if (!std::isalnum(static_cast<unsigned char>(c)) && c != '.' && c != '_' && c != '+') c = '-';
     return text;
   };
   const std::string name = plain(policy) + "_d0-" + std::to_string(d0) + "_d1-" +

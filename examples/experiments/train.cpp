@@ -20,7 +20,7 @@ int train(const TrainOptions& options) {
   const Split split = study.training_split();
   const Recipe recipe =
       recipe_for(options.policy, study.recipe(split.full, options.budget.is_long()));
-  const bool with_d1 = !policy_named(options.policy).baseline && !split.partial.empty();
+  const bool with_d1 = !is_baseline(options.policy) && !split.partial.empty();
   std::printf("%d cases in D_0, %d in D_1, %d in D_val\n%s\n%s\n", int(split.full.size()),
               int(split.partial.size()), int(split.validation.size()), recipe.text().c_str(),
               estimate(recipe, 1, options.budget.minutes, options.budget.steps,

@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: Apache-2.0
-// How one run of any policy is started. Each policy has a .cpp of its own for both ranks; what is
-// the same for all of them is compiled once, in training.cpp and in the library.
+// How policies are made. Each has a .cpp of its own, which makes it for both ranks; how one run of
+// any of them is started is compiled once, in training.cpp and in the library.
 #pragma once
+#include <tuple>
+
 #include "networks.hpp"
 #include "policies.hpp"
-#include <segmed/experiment/run.hpp>
+#include <segmed/experiment/compiled.hpp>
 #include <segmed/losses/composition.hpp>
 #include <segmed/losses/deep_supervision.hpp>
 #include <segmed/losses/entropy.hpp>
 #include <segmed/losses/partial.hpp>
 #include <segmed/losses/region.hpp>
+#include <segmed/semi/any_policy.hpp>
 
 namespace experiments::ON_DEVICE {
 
@@ -20,63 +23,58 @@ using WholeLoss = segmed::DeepSupervision<Losses>;
 /// The same on fully annotated cases; where classes were not annotated they join the background.
 using PartialLoss = segmed::DeepSupervision<segmed::Marginal<Losses>>;
 
-Losses losses_named(const std::string& name);
+template <class F, class Loss>
+using ChosenPolicy = segmed::AnyPolicy<segmed::AnyNetwork<F>, Loss>;
 
-/// The optimizers that the command line offers, as one type.
-struct ChosenOptimizer {
-  float rate = 1e-3f;
-  bool sgd = false;
+template <class F, class Loss>
+using Maker = ChosenPolicy<F, Loss> (*)(const char* name, const segmed::AnyNetwork<F>& net,
+                                        const Start& start);
 
-  template <class W, class D>
-  void step(segmed::Group<W, D>& group, const segmed::Clock<D>& clock) const {
-    if (sgd)
-      segmed::Sgd{.rate = rate}.step(group, clock);
-    else
-      segmed::AdamW{.rate = rate}.step(group, clock);
-  }
+/// What a policy is made by, for a starting network of either rank and for either loss.
+struct Makers : PolicyMakers {
+  std::tuple<Maker<Flat, WholeLoss>, Maker<Solid, WholeLoss>, Maker<Flat, PartialLoss>,
+             Maker<Solid, PartialLoss>>
+      all;
+  constexpr explicit Makers(auto... makers) : all(makers...) {}
 };
 
-/// The network that a run starts with.
-template <class F>
-segmed::AnyNetwork<F> starting_network(const Start& start);
-extern template segmed::AnyNetwork<Flat> starting_network<Flat>(const Start&);
-extern template segmed::AnyNetwork<Solid> starting_network<Solid>(const Start&);
-
-/// The policy that `Make{}(net)` or `Make{}(net, start)` returns, set as it was asked for.
+/// The policy that `Make{}(net)` or `Make{}(net, start)` returns.
+template <class Make, class Net>
+auto made_by(const Net& net, const Start& start) {
+  if constexpr (requires { Make{}(net, start); })
+    return Make{}(net, start);
+  else
+    return Make{}(net);
+}
 template <class Make>
-auto starting_policy(const auto& net, const Start& start) {
-  auto policy = [&] {
-    if constexpr (requires { Make{}(net, start); })
-      return Make{}(net, start);
-    else
-      return Make{}(net);
-  }();
-  segmed::set_options(policy, start.options, start.policy);
-  segmed::rounds_of(policy);  // complains of none
-  return policy;
+constexpr segmed::Hooks hooks_by() {
+  using Net = segmed::AnyNetwork<Flat>;
+  using P = decltype(made_by<Make>(std::declval<const Net&>(), std::declval<const Start&>()));
+  return segmed::hooks_of<P, Net, PartialLoss>();
 }
-
-/// Trains a network of rank F::dim with a policy.
-template <class F, class Loss, class Make>
-segmed::RunReport train_with(const TrainJob& job) {
-  segmed::AnyNetwork<F> net = starting_network<F>(job.start);
-  auto policy = starting_policy<Make>(net, job.start);
-  const Recipe& recipe = job.start.recipe;
-  const ChosenOptimizer optimizer{recipe.rate, recipe.optimizer == "sgd"};
-  return segmed::run(job.options, job.data, net, Loss{{losses_named(recipe.loss)}}, policy,
-                     optimizer);
+/// A policy that replaces the term of the labels brings its loss into every composition; another
+/// one takes the loss of what stands beside it.
+template <class Make, class Own, class F, class Loss>
+constexpr Maker<F, Loss> maker_by() {
+  if constexpr (std::same_as<Loss, Own> || !hooks_by<Make>().supervised)
+    return [](const char* name, const segmed::AnyNetwork<F>& net, const Start& start) {
+      return ChosenPolicy<F, Loss>(name, made_by<Make>(net, start));
+    };
+  else
+    return nullptr;
 }
-template <class F, class Loss, class Make>
-constexpr PolicyUnit policy_unit{train_with<F, Loss, Make>, [](const Start& start) {
-                                   starting_policy<Make>(starting_network<F>(start), start);
-                                 }};
+template <class Make, class Own>
+constexpr Makers makers_by(maker_by<Make, Own, Flat, WholeLoss>(),
+                           maker_by<Make, Own, Solid, WholeLoss>(),
+                           maker_by<Make, Own, Flat, PartialLoss>(),
+                           maker_by<Make, Own, Solid, PartialLoss>());
 
 /// A row of the table of policies. `Make` is a lambda without captures that takes the starting
 /// network, of either rank. Labels of D_1 are learnt from with `Loss`, unless the policy has a term
 /// of its own for them.
 template <class Loss = PartialLoss, class Make>
 consteval PolicyEntry policy(const char* name, const char* sentence, Make) {
-  return {name, sentence, policy_unit<Flat, Loss, Make>, policy_unit<Solid, Loss, Make>};
+  return {name, sentence, hooks_by<Make>(), std::same_as<Loss, WholeLoss>, &makers_by<Make, Loss>};
 }
 /// A row with what of the recipe it cannot do without.
 consteval PolicyEntry with(PolicyEntry entry, void (*adapt)(Recipe&)) {
@@ -111,7 +109,9 @@ namespace segmed {
                                             const F&,                                        \
                                             const Labels<experiments::ON_DEVICE::Device>&);  \
   EXPERIMENTS_TEMPLATE class SemiStep<AnyNetwork<F>, experiments::ON_DEVICE::WholeLoss>;     \
-  EXPERIMENTS_TEMPLATE class SemiStep<AnyNetwork<F>, experiments::ON_DEVICE::PartialLoss>
+  EXPERIMENTS_TEMPLATE class SemiStep<AnyNetwork<F>, experiments::ON_DEVICE::PartialLoss>;   \
+  EXPERIMENTS_TEMPLATE class AnyPolicy<AnyNetwork<F>, experiments::ON_DEVICE::WholeLoss>;    \
+  EXPERIMENTS_TEMPLATE class AnyPolicy<AnyNetwork<F>, experiments::ON_DEVICE::PartialLoss>
 OF_RANK(experiments::ON_DEVICE::Flat);
 OF_RANK(experiments::ON_DEVICE::Solid);
 #undef OF_RANK

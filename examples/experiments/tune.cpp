@@ -21,7 +21,7 @@ int tune(const TuneOptions& options) {
   RunOptions how = run_options(recipe, options.study.seed);
   how.name = "tune", how.steps = 1, how.quiet = options.study.quiet;
   how.full = study.cases(split.full);
-  const bool alone = policy_named(options.policy).baseline;
+  const bool alone = is_baseline(options.policy);
   how.partial =
       study.hidden(alone ? std::vector<std::string>{} : split.partial, 0, options.study.seed);
   train(options.policy, {{study.cohort(), how}, {recipe, options.study.seed}, how});

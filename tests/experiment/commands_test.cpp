@@ -328,6 +328,14 @@ TEST_SUITE("experiment/commands") {
     refuses("self_training:rounds=0", "option rounds is 0; give 1 or more");
     refuses("urpc", "the network has 2 resolutions; give --widths three and more");
     refuses("dynamic_head --warm-start", "trains another network than M_0");
+    refuses("marginal+mcnet", "policy: marginal and mcnet both replace the term of the labels; ");
+    refuses("ict+rdrop+uamt", "policy: ict and uamt both name the network to predict with; ");
+    refuses("rdrop+rdrop:weight=2", "policy: rdrop is there twice");
+    refuses("supervised+rdrop", "supervised learns from D_0 alone and does not compose");
+    refuses("marginal+rdrop:exclusion=1", "rdrop:exclusion=1: there is no option exclusion");
+    refuses("marginal+", "there is none named ; give one of supervised, ");
+    refuses("7+rdrop", "there is none named 7");
+    refuses("urpc+rdrop", "the network has 2 resolutions; give --widths three and more");
     CHECK(here.run("gain --data data --out out --steps 1 --d0 1 --d1 1 --val 1 --policies "
                    "supervised") == 2);
     fs::remove(here.folder / "data/s0001/segmentations/spleen.nii.gz");
@@ -368,6 +376,40 @@ TEST_SUITE("experiment/commands") {
     CHECK(dice("exclusion") != dice("marginal"));
     CHECK(fs::exists(here.folder / "runs/runs/exclusion-exclusion-0_d0-1_d1-1_seed-1"));
   }
+  TEST_CASE("policies are composed by name, each with its own options") {
+    const Workplace here;
+    if (!here.with_cohort()) return;
+    REQUIRE_MESSAGE(here.run("gain --data data --d0 1 --d1 1 --val 1 --hide classes:1 --seeds 1 "
+                             "--steps 3 --out runs --policies marginal,marginal+rdrop:weight=0,"
+                             "exclusion:exclusion=1e+1+rdrop:weight=2:dropout=0.5" +
+                             small) == 0,
+                    here.said());
+    const Results results = read_results((here.folder / "runs/results.json").string());
+    const auto run = [&](const char* policy) {
+      const RunResult* found = results.find(policy, 1, 1, 1, "classes:1");
+      REQUIRE(found != nullptr);
+      return *found;
+    };
+    // A part without weight changes nothing.
+    CHECK(run("marginal+rdrop:weight=0").mean_dice() == run("marginal").mean_dice());
+    CHECK(run("exclusion:exclusion=1e+1+rdrop:weight=2:dropout=0.5").steps == 3);
+    CHECK(fs::exists(here.folder / "runs/runs/marginal+rdrop-weight-0_d0-1_d1-1_seed-1"));
+    CHECK(fs::exists(here.folder / "runs/report.html"));
+
+    const std::string policy =
+        "train --data data --d0 1 --d1 1 --val 1 --hide classes:1 --steps 4 "
+        "--policy self_training:rounds=2+mean_teacher+rdrop --out model";
+    REQUIRE_MESSAGE(here.run(policy + small) == 0, here.said());
+    const Json made =
+        parse_json(read_bytes((here.folder / "model/manifest.json").string()), "manifest");
+    CHECK(made.at("hooks").dump() ==
+          Json::list(std::vector<std::string>{"loss", "supervised", "after_step", "start_round",
+                                              "rounds", "predictor", "members", "options", "save"})
+              .dump());
+    const std::string weights = read_bytes((here.folder / "model/last.safetensors").string());
+    CHECK(weights.find("policy.mean_teacher.teacher") != std::string::npos);
+    CHECK(weights.find("policy.self_training.relabelled") != std::string::npos);
+  }
   TEST_CASE("the policies are listed without any other option") {
     const Workplace here;
     if (!here.binary) {
@@ -377,6 +419,11 @@ TEST_SUITE("experiment/commands") {
     CHECK(here.run("gain --list-policies") == 0);
     for (const char* name : {"supervised ", "marginal ", "mean_teacher ", "partial_completion "})
       CHECK(("\n" + here.said()).find(std::string("\n") + name) != std::string::npos);
+    for (const char* line :
+         {"exclusion:exclusion=1+rdrop:weight=2",
+          "replace the term of the labels: marginal, exclusion, ",
+          "name the network to predict with: mean_teacher, uamt, ict.", "Alone: supervised."})
+      CHECK_MESSAGE(here.said().find(line) != std::string::npos, here.said());
   }
   TEST_CASE("a 2-D network is trained slice by slice, with mirrored patches") {
     const Workplace here;
