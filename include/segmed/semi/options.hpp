@@ -42,9 +42,12 @@ constexpr OptionRange between(double least, double most) { return {least, most};
 /// With `least`, without `most`.
 constexpr OptionRange half_open(double least, double most) { return {least, most, false, true}; }
 
+struct ProbeOption {  // a lambda in a requirement would be none for nvcc
+  void operator()(const char*, auto&, const OptionRange& = {}) const {}
+};
 template <class P>
-concept HasOptions = requires(P& policy) {
-  P::options(policy, [](const char*, auto&, OptionRange = {}) {});
+concept HasOptions = requires(P& policy, ProbeOption visit) {
+  P::options(policy, visit);
 };
 
 /// Calls f(name, value, range) for all that can be chosen; of a policy within a policy as
