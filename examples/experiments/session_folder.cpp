@@ -19,9 +19,11 @@ namespace fs = std::filesystem;
 std::string run_name(const std::string& policy, Index d0, Index d1, Index seed,
                      const std::string& hide) {
   const auto plain = [](std::string text) {
+    const std::uint64_t number = hash_of(text);
     for (char& c : text)
       if (!std::isalnum(static_cast<unsigned char>(c)) && c != '.' && c != '_' && c != '+') c = '-';
-    return text;
+    if (text.size() <= 160) return text;
+    return text.substr(0, 140) + '-' + std::to_string(number);  // a file's name has 255 bytes
   };
   const std::string name = plain(policy) + "_d0-" + std::to_string(d0) + "_d1-" +
                            std::to_string(d1) + "_seed-" + std::to_string(seed);

@@ -395,6 +395,12 @@ TEST_SUITE("experiment/commands") {
     CHECK(run("exclusion:exclusion=1e+1+rdrop:weight=2:dropout=0.5").steps == 3);
     CHECK(fs::exists(here.folder / "runs/runs/marginal+rdrop-weight-0_d0-1_d1-1_seed-1"));
     CHECK(fs::exists(here.folder / "runs/report.html"));
+    // However long a composition is, its run has a folder.
+    const std::string many = "entropy:weight=0.1" + std::string(300, '0') + "+transform";
+    REQUIRE_MESSAGE(here.run("gain --data data --d0 1 --d1 1 --val 1 --hide classes:1 --seeds 1 "
+                             "--steps 1 --out many --policies " +
+                             many + small) == 0,
+                    here.said());
 
     const std::string policy =
         "train --data data --d0 1 --d1 1 --val 1 --hide classes:1 --steps 4 "
