@@ -118,6 +118,7 @@ Json settings_of(const GainOptions& options, const Study& study) {
                                      {"blur", options.study.blur},
                                      {"low_resolution", options.study.low_resolution}})
     if (chance > 0) json[name] = double(chance);
+  if (options.study.balance_sources) json["balance_sources"] = true;
   json["rate"] = double(options.study.rate);
   json["average"] = double(options.study.average);
   json["batch"] = options.study.plan.batch;

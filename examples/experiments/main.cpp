@@ -92,6 +92,8 @@ void add_study(CLI::App& app, StudyOptions& options) {
   app.add_option("--low-resolution", options.low_resolution,
                  "chance that a channel of a training patch loses up to half of its resolution")
       ->check(CLI::Range(0.0, 1.0));
+  app.add_flag("--balance-sources", options.balance_sources,
+               "draw cases of D_1 by 1 / sqrt(those that annotate the same classes)");
   app.add_flag("--deep-supervision", options.deep_supervision, "a loss at every resolution");
   app.add_flag("--recompute", options.recompute,
                "run every stage of the network again in backward: less memory, more time");

@@ -19,6 +19,7 @@ struct Recipe {
   bool recompute = false;  // time for memory; the same bits, so that no checkpoint says it
   std::string flip = "";   // axes along which training patches are mirrored, such as xz
   float elastic = 0, blur = 0, low_resolution = 0;  // chances that a training patch is so changed
+  bool balance_sources = false;  // small sources of D_1 are drawn more often; see RunOptions
 
   /// Networks are 2-D where patches are one slice thick.
   bool flat() const { return plan.patch[2] == 1; }
@@ -47,6 +48,7 @@ inline segmed::Json to_json(const Recipe& recipe) {
   if (recipe.elastic > 0) json["elastic"] = double(recipe.elastic);
   if (recipe.blur > 0) json["blur"] = double(recipe.blur);
   if (recipe.low_resolution > 0) json["low_resolution"] = double(recipe.low_resolution);
+  if (recipe.balance_sources) json["balance_sources"] = true;
   return json;
 }
 inline Recipe recipe_of(const segmed::Json& json) {
@@ -68,6 +70,7 @@ inline Recipe recipe_of(const segmed::Json& json) {
   };
   recipe.elastic = chance("elastic"), recipe.blur = chance("blur");
   recipe.low_resolution = chance("low_resolution");
+  recipe.balance_sources = json.has("balance_sources");
   return recipe;
 }
 

@@ -113,6 +113,7 @@ RunOptions run_options(const Recipe& recipe, std::uint64_t seed) {
   options.batch = recipe.plan.batch;
   options.preparation = recipe.plan.preparation;
   options.average = recipe.average;
+  options.balance_sources = recipe.balance_sources;
   for (std::size_t axis = 0; axis < 3; ++axis)
     options.augment.flip[axis] = recipe.flip.find("xyz"[axis]) != recipe.flip.npos ? 0.5f : 0.0f;
   options.augment.elastic_chance = recipe.elastic;

@@ -235,6 +235,7 @@ Recipe Study::recipe(const std::vector<std::string>& training, bool long_trainin
   recipe.flip = options_.flip;
   recipe.elastic = options_.elastic, recipe.blur = options_.blur;
   recipe.low_resolution = options_.low_resolution;
+  recipe.balance_sources = options_.balance_sources;
   return recipe;
 }
 

@@ -22,6 +22,7 @@ struct StudyOptions {
   float rate = 0, average = -1;
   float elastic = 0, blur = 0, low_resolution = 0;
   bool deep_supervision = false, recompute = false, strict = false, quiet = false;
+  bool balance_sources = false;
   segmed::Index inner = 0;  // cases of D_0 that evaluate in place of D_val; 0: D_val does
   std::uint64_t seed = 1;
 };

@@ -127,6 +127,23 @@ TEST_SUITE("experiment/commands") {
     CHECK_MESSAGE(here.run(gain + " --against entropy") == 0, here.said());
     CHECK(here.said().find("10 of 10 runs are finished") != std::string::npos);
     CHECK(results().differences.size() == 6);
+    CHECK(here.run(gain + " --balance-sources") == 2);  // draws other cases
+    CHECK(here.said().find("balance_sources") != std::string::npos);
+  }
+  TEST_CASE("sources of D_1 are balanced where that is asked for, and the recipe says so") {
+    const Workplace here;
+    if (!here.with_cohort()) return;
+    const std::string train =
+        "train --data data --d0 1 --d1 3 --hide cases:0.5 --policy marginal --steps 2" + small;
+    CHECK_MESSAGE(here.run(train + " --out even") == 0, here.said());
+    CHECK_MESSAGE(here.run(train + " --balance-sources --out balanced") == 0, here.said());
+    const auto recipe = [&](const std::string& out) {
+      return parse_json(read_bytes((here.folder / out / "manifest.json").string()), "manifest")
+          .at("settings")
+          .at("recipe");
+    };
+    CHECK_FALSE(recipe("even").has("balance_sources"));
+    CHECK(recipe("balanced").at("balance_sources").as_bool());
   }
   TEST_CASE("an inner split tunes without a look at D_val, and says so") {
     const Workplace here;
