@@ -46,8 +46,8 @@ struct ProbeOption {  // a lambda in a requirement would be none for nvcc
   void operator()(const char*, auto&, const OptionRange& = {}) const {}
 };
 template <class P>
-concept HasOptions = requires(P& policy, ProbeOption visit) {
-  P::options(policy, visit);
+concept HasOptions = requires(P& policy) {
+  P::options(policy, ProbeOption{});
 };
 
 /// Calls f(name, value, range) for all that can be chosen; of a policy within a policy as
