@@ -83,10 +83,10 @@ void check_same_end(Make make) {
   Interrupted runs(partly_annotated(), small_cohort(4, 4));
   const Trained whole = runs.whole(make), resumed = runs.in_two(make);
   CHECK(resumed.report.steps == 6);
-  for (const auto& [name, tensor] : whole.tensors) {
-    INFO(name);
-    REQUIRE(resumed.tensors.count(name) == 1);
-    CHECK(resumed.tensors.at(name) == tensor);
+  for (const auto& one : whole.tensors) {
+    INFO(one.first);
+    REQUIRE(resumed.tensors.count(one.first) == 1);
+    CHECK(resumed.tensors.at(one.first) == one.second);
   }
   CHECK(resumed.tensors.size() == whole.tensors.size());
   // It is the average that predicts, and it is not the student.
