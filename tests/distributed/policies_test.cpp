@@ -4,6 +4,7 @@
 #include "one_step.hpp"
 #include "world.hpp"
 #include <segmed/semi/adversarial.hpp>
+#include <segmed/semi/copy_paste.hpp>
 #include <segmed/semi/cross_consistency.hpp>
 #include <segmed/semi/cross_pseudo_supervision.hpp>
 #include <segmed/semi/cross_teaching.hpp>
@@ -70,6 +71,13 @@ template <class Make>
 void check_shares(Make make, Net net = small_net()) {
   for (const Index share : {1, 2}) check_policy(make(net), share, net);
 }
+/// Its terms stand in place of the labels'.
+struct Pasting : CopyPaste<Net> {
+  template <class Now>
+  typename Now::Value loss(Now& now) {
+    return supervised(now);
+  }
+};
 Net deep_net() {
   return Net({.classes = 3,
               .widths = {4, 6, 8},
@@ -95,6 +103,13 @@ TEST_SUITE("distributed/policies") {
     check_shares([](const Net&) {
       return InterpolationConsistency<Net>{.teacher = {small_net(2)}, .weight = 1, .shape = 1};
     });
+  }
+  TEST_CASE("boxes are pasted between the cases of all ranks") {
+    Pasting policy{{.teacher = {small_net(2)}}};
+    check_policy(policy, 2);
+    policy.after = 1;  // mixtures within D_0
+    check_policy(policy, 1);
+    check_policy(policy, 2);
   }
   TEST_CASE("every rank changes its own cases as one process does") {
     check_shares([](const Net&) { return DeformationConsistency{.weight = 1, .cell = 4}; });

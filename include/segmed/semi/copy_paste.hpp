@@ -7,6 +7,7 @@
 #include <segmed/semi/largest_pieces.hpp>
 #include <segmed/semi/mean_teacher.hpp>
 #include <segmed/semi/policy.hpp>
+#include <segmed/tensor/gather.hpp>
 
 namespace segmed {
 
@@ -68,6 +69,17 @@ struct PasteCases {
   const AnnotatedSet& annotated(Index n) const {
     return labels.annotated[std::size_t((first + n) % labels.grid.cases)];
   }
+  Index cases() const { return labels.grid.cases; }
+  PasteCases later(Index by) const { return {image, labels, first + by}; }
+  /// Those of all ranks, of which each brings as many.
+  PasteCases of_all(const Ranks& ranks) const {
+    if (ranks.alone()) return *this;
+    Grid grid = image.grid();
+    grid.cases *= ranks.size();
+    return {F(grid, gathered(detach(image).dense().value)),
+            {grid.with_channels(1), gathered(labels.classes), ranks.gathered(labels.annotated), {}},
+            first};
+  }
 };
 
 /// Pairs of cases, the second of each pasted into the first where the box is.
@@ -127,10 +139,10 @@ struct Pasted {
 ///            without it and 15,000 with it, 2/17. A voxel's answer is the likeliest class, there
 ///            the one organ from a probability of one half on
 ///
-/// Boxes are pasted within the cases that a rank holds: several ranks pair other cases than one
-/// process with the same batch does. One that holds a single case of D_0, as a batch of one does,
-/// has it take voxels and give them, which is twice the mixtures a case, and until `after` learns
-/// it as it is; give each rank two or more.
+/// Ranks tell each other their cases and answers and share the mixtures of one process, if each
+/// holds an even number of cases of D_0. With an odd number, which leaves no equal parts, it mixes
+/// its own cases from `after` on; a single one takes voxels and gives them then, two mixtures
+/// instead of one.
 ///
 /// The terms stand in place of the usual one. Uses D_1's partial labels: answers keep what was
 /// drawn and propose annotated classes nowhere else.
@@ -147,16 +159,22 @@ struct CopyPaste {
 
   template <class Now>
   typename Now::Value supervised(Now& now) {
-    const Index known = now.full.image.grid().cases, half = (known + 1) / 2;
+    const Ranks& all = Ranks::current();
     const PasteBox box = PasteBox::draw(now.full.image.grid(), side);
-    const PasteCases<F> a{now.full.image, now.full.labels}, b = later(a, known - half),
-                                                            next = later(a, half);
-    if (now.partial.empty() || now.clock.host().progress < after)
-      return within(now, Pasted<F>{a, next, box, known});
-    const PasteCases<F> u{now.partial.image, answers(now)},
-        v = later(u, std::max<Index>(0, now.partial.image.grid().cases - half));
-    return mixture(now, Pasted<F>{a, u, box, half}, 1, weight) +
-           mixture(now, Pasted<F>{v, b, box, half}, weight, 1);
+    const PasteCases<F> known{now.full.image, now.full.labels};
+    const Index own = known.cases();
+    if (now.partial.empty() || now.clock.host().progress < after) {
+      const PasteCases<F> a = known.of_all(all).later(all.rank() * own);
+      return within(now, Pasted<F>{a, a.later((own * all.size() + 1) / 2), box, own});
+    }
+    const Ranks who = own % 2 == 0 ? all : Ranks();
+    const PasteCases<F> a = known.of_all(who),
+                        u = PasteCases<F>{now.partial.image, answers(now)}.of_all(who);
+    const Index half = (a.cases() + 1) / 2, mine = half / who.size(), begin = who.rank() * mine;
+    const PasteCases<F> b = a.later(a.cases() - half),
+                        v = u.later(std::max<Index>(0, u.cases() - half));
+    return mixture(now, Pasted<F>{a.later(begin), u.later(begin), box, mine}, 1, weight) +
+           mixture(now, Pasted<F>{v.later(begin), b.later(begin), box, mine}, weight, 1);
   }
   template <class Now>
   typename Now::Value loss(Now&) {
@@ -173,10 +191,6 @@ struct CopyPaste {
   static void members(auto& self, auto&& visit) { visit("teacher", self.teacher); }
 
  private:
-  static PasteCases<F> later(PasteCases<F> cases, Index by) {
-    cases.first += by;
-    return cases;
-  }
   template <class Now>
   Labels<typename F::device> answers(const Now& now) const {
     const F logits = evaluating([&] { return teacher(now.partial.image); });
