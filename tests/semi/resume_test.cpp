@@ -69,6 +69,16 @@ struct Faltering {
   }
 };
 
+/// In none of its steps one is; somebody stops it in its tenth.
+struct Hopeless {
+  std::atomic<bool>* stop;
+  template <class Now>
+  typename Now::Value loss(Now& now) {
+    if (now.clock.host().step == 9) *stop = true;
+    return std::numeric_limits<float>::infinity() * mean(now.logits_full());
+  }
+};
+
 /// Two cases of D_1, in which a class each is annotated.
 RunOptions partly_annotated() {
   auto options = few_steps(6);
@@ -114,5 +124,26 @@ TEST_SUITE("semi/resume") {
       point.write(runs.checkpoint());
     };
     CHECK(runs.in_two(make).report.skipped == 1);
+  }
+  TEST_CASE("steps in a row without a finite gradient end a run that was interrupted, too") {
+    auto options = few_steps(40);
+    options.out =
+        std::filesystem::temp_directory_path() / ("segmed_hopeless_" + std::to_string(getpid()));
+    options.resume = true;
+    std::filesystem::remove_all(options.out);
+    std::atomic<bool> stop = false;
+    options.stop = &stop;
+    const auto go_on = [&] {
+      Net net = small_net();
+      Hopeless policy{&stop};
+      return run(options, small_cohort(), net, Loss{}, policy, AdamW{});
+    };
+    CHECK(go_on().skipped == 10);
+    stop = false;
+    CHECK_THROWS_WITH_AS(go_on(),
+                         doctest::Contains("20 steps in a row had no finite gradient, the last at "
+                                           "step 19"),
+                         Error);
+    std::filesystem::remove_all(options.out);
   }
 }

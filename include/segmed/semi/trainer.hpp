@@ -61,12 +61,16 @@ class Learner {
     point.save(predicting());
     for (const Inventory& part : learning()) point.save(part);
     point.save_optimizer("optimizer", trained());
+    point.texts["run.skipped_in_a_row"] = std::to_string(skipped_);
   }
   /// Goes on where `save` was called; throws DataError when the checkpoint is of another model.
   void load(const Checkpoint& point) {
     for (const Inventory& part : learning()) point.load(part);
     point.load_optimizer("optimizer", trained());
     step_ = point.state.step;
+    skipped_ = point.texts.count("run.skipped_in_a_row")  // older ones do not say
+                   ? point.number<int>("run.skipped_in_a_row")
+                   : 0;
   }
 
  protected:
@@ -75,6 +79,7 @@ class Learner {
   virtual Group<W, D>& trained() = 0;
 
   Index step_ = 0;
+  int skipped_ = 0;  // the last so many steps
 };
 
 /// A network, a loss, a policy and an optimizer that learn together, one step after the other. It
@@ -180,6 +185,7 @@ class Trainer final : public Learner<typename Net::Features> {
   // What can be called; `facts_` says what a policy that was chosen at run time does then.
   static constexpr Hooks has = hooks_of<Policy, Net, Loss>();
   using Learner<F>::step_;
+  using Learner<F>::skipped_;
   static constexpr bool can_replay =
       HasGraphs<D> && (ChosenAtRunTime<Policy> || facts_of<Policy, Net, Loss>().replays);
   struct Terms {
@@ -232,7 +238,6 @@ class Trainer final : public Learner<typename Net::Features> {
   std::optional<Group<W, D>> averaged_;
   std::conditional_t<can_replay, std::optional<StepReplay<F, Terms>>, char> replay_ = {};
   const char* refusal_ = "";  // what is known before the first step
-  int skipped_ = 0;
 };
 
 }  // namespace segmed
