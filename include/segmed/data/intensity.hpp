@@ -23,7 +23,7 @@ struct IntensityDraw {
   Index noise_from = 0;
   Index powers = 0;  // of gamma: where their table lies, on a device
 
-  bool asks_moments() const { return contrasted || gamma; }
+  SEGMED_HD bool asks_moments() const { return contrasted || gamma; }
 
   /// The draws of all channels, each by itself.
   static std::vector<IntensityDraw> draw(const IntensityChange& how, Index channels,
