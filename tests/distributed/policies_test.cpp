@@ -78,14 +78,6 @@ struct Pasting : CopyPaste<Net> {
     return supervised(now);
   }
 };
-Net deep_net() {
-  return Net({.classes = 3,
-              .widths = {4, 6, 8},
-              .encoder_convs = 1,
-              .decoder_convs = 1,
-              .deep_supervision = true});
-}
-
 }  // namespace
 
 TEST_SUITE("distributed/policies") {

@@ -27,6 +27,14 @@ inline Net small_net(std::uint64_t seed = 1) {
   return Net(
       {.classes = 3, .widths = {4, 8}, .encoder_convs = 1, .decoder_convs = 1, .seed = seed});
 }
+/// One with a level more, supervised at several resolutions.
+inline Net deep_net() {
+  return Net({.classes = 3,
+              .widths = {4, 6, 8},
+              .encoder_convs = 1,
+              .decoder_convs = 1,
+              .deep_supervision = true});
+}
 inline RunOptions few_steps(Index steps = 4) {
   RunOptions options;
   options.steps = steps, options.patch = {16, 16, 16}, options.quiet = true;

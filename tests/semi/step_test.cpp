@@ -35,14 +35,6 @@ struct Closed {
   static void members(auto& self, auto&& visit) { visit("net", self.net); }
 };
 
-Net deep_net() {
-  return Net({.classes = 3,
-              .widths = {4, 6, 8},
-              .encoder_convs = 1,
-              .decoder_convs = 1,
-              .deep_supervision = true});
-}
-
 }  // namespace
 
 TEST_SUITE("semi/step") {

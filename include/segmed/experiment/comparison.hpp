@@ -48,30 +48,43 @@ inline void put_in_order(std::vector<GainResult>& gains, const std::vector<RunRe
                    [&](const GainResult& a, const GainResult& b) { return key(a) < key(b); });
 }
 
+/// What every policy that used D_1 has more than `partner(run)`, a run of the same seed or nullptr:
+/// one for each of its sizes and ways of hiding that has a pair.
+///
+///   throws   DataError when two paired runs were not evaluated on the same cases
+template <class Partner>
+std::vector<GainResult> paired_gains(const Results& results, const Partner& partner,
+                                     const BootstrapOptions& options) {
+  std::vector<GainResult> gains;
+  for (const RunResult& first : results.runs) {
+    const auto known = [&](const GainResult& gain) { return gain.of(first); };
+    if (first.d1 == 0 || std::any_of(gains.begin(), gains.end(), known)) continue;
+    PairedScores scores;
+    DefinedMean hidden;
+    for (const RunResult* after : results.runs_of(first.policy, first.d0, first.d1, first.hide)) {
+      hidden.add(after->hidden);
+      if (const RunResult* before = partner(*after)) add_pair(scores, *before, *after);
+    }
+    if (scores.before.empty() || scores.before[0].empty()) continue;
+    GainResult gain{first.policy, first.d0, first.d1};
+    gain.hide = first.hide, gain.hidden = hidden.value();
+    judge(gain, scores, options);
+    gains.push_back(std::move(gain));
+  }
+  put_in_order(gains, results.runs);
+  return gains;
+}
+
 /// Pairs every run that used D_1 with the baseline (d1 = 0) of its seed and d0, case by case, and
 /// fills `gains`. Runs whose partner is not finished wait for it.
 ///
 ///   throws   DataError when two paired runs were not evaluated on the same cases
 inline void compare_runs(Results& results, const std::string& baseline = "supervised",
                          const BootstrapOptions& options = {}) {
-  results.gains.clear();
-  for (const RunResult& first : results.runs) {
-    const auto known = [&](const GainResult& gain) { return gain.of(first); };
-    if (first.d1 == 0 || std::any_of(results.gains.begin(), results.gains.end(), known)) continue;
-    PairedScores scores;
-    DefinedMean hidden;
-    for (const RunResult* after : results.runs_of(first.policy, first.d0, first.d1, first.hide)) {
-      hidden.add(after->hidden);
-      if (const RunResult* before = results.find(baseline, after->seed, after->d0, 0))
-        add_pair(scores, *before, *after);
-    }
-    if (scores.before.empty() || scores.before[0].empty()) continue;
-    GainResult gain{first.policy, first.d0, first.d1};
-    gain.hide = first.hide, gain.hidden = hidden.value();
-    judge(gain, scores, options);
-    results.gains.push_back(std::move(gain));
-  }
-  put_in_order(results.gains, results.runs);
+  const auto partner = [&](const RunResult& after) {
+    return results.find(baseline, after.seed, after.d0, 0);
+  };
+  results.gains = paired_gains(results, partner, options);
 }
 
 /// Every policy beside the policy `other`: pairs their runs of the same seed, sizes and way of
@@ -87,24 +100,11 @@ inline void compare_with(Results& results, const std::string& other,
                              [&](const GainResult& gain) { return gain.against == other; }),
               found.end());
   const auto before_of = [&](const RunResult& after) {
-    return results.find(other, after.seed, after.d0, after.d1, after.hide);
+    return after.policy == other ? nullptr
+                                 : results.find(other, after.seed, after.d0, after.d1, after.hide);
   };
-  std::vector<GainResult> fresh;
-  for (const RunResult& first : results.runs) {
-    const auto known = [&](const GainResult& gain) { return gain.of(first); };
-    if (first.d1 == 0 || first.policy == other || std::any_of(fresh.begin(), fresh.end(), known))
-      continue;
-    PairedScores scores;
-    DefinedMean hidden;
-    for (const RunResult* after : results.runs_of(first.policy, first.d0, first.d1, first.hide))
-      if (const RunResult* before = before_of(*after))
-        add_pair(scores, *before, *after), hidden.add(after->hidden);
-    if (scores.before.empty() || scores.before[0].empty()) continue;
-    GainResult one{first.policy, first.d0, first.d1};
-    one.hide = first.hide, one.hidden = hidden.value(), one.against = other;
-    judge(one, scores, options);
-    fresh.push_back(std::move(one));
-  }
+  std::vector<GainResult> fresh = paired_gains(results, before_of, options);
+  for (GainResult& gain : fresh) gain.against = other;
   std::vector<GainResult> together;
   for (const GainResult& first : fresh) {
     const auto alike = [&](const GainResult& gain) {
